@@ -1,0 +1,1 @@
+"""The road from two strings to a curated data set: stages, scores, selection, report."""

@@ -1,0 +1,1 @@
+"""Image stores, safe decoding, augmentation and the Lightning data modules."""

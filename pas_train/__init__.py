@@ -1,0 +1,1 @@
+"""Precision at Scale: training, evaluation, tracking and the command line."""
