@@ -1,0 +1,99 @@
+"""Everything known about every image, in one table; every count of a report is a group-by of it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.workspace import Workspace
+
+STAGES = ("ingest", "retrieve", "leakage", "duplicates", "text", "ood", "select")
+
+
+def read_ledger(workspace: Path | Workspace, stages: Iterable[str] | None = None) -> pa.Table:
+    """The index and the columns of all finished stages, one row an image, null where a stage did not see it.
+
+    stages: names of the stages to join; by default those that the present selection was made from, so that a stage
+    that ran under an earlier configuration, but has no part in the present one, is left out.
+    """
+    space = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
+    table = space.index
+    select = space.stage_record("select")
+    used = set(select["print"]["reads"]) | {"select"} if select else set(STAGES)
+    if stages is not None:
+        used = set(stages)
+    for stage in STAGES:
+        if stage not in used or space.stage_record(stage) is None:
+            continue
+        part = space.columns(stage).combine_chunks()
+        places = np.full(table.num_rows, -1, np.int64)
+        places[part["row"].to_numpy()] = np.arange(part.num_rows)
+        indices = pa.array(places, mask=places < 0)
+        for name in part.column_names:
+            if name not in ("row", "key", *table.column_names):
+                table = table.append_column(name, part[name].combine_chunks().take(indices))
+            elif name == "reason":  # ingest's own reason over img2dataset's
+                merged = pc.coalesce(part[name].combine_chunks().take(indices), table[name].combine_chunks())
+                table = table.set_column(table.column_names.index(name), name, merged)
+    return table
+
+
+def drop_reasons(ledger: pa.Table) -> np.ndarray:
+    """Why each row is out, object [N]: unreadable, not_retrieved, leak, duplicate, or None for a row that is in.
+
+    The first reason counts, in the order of the stages. Selection's `pareto` is not among them.
+    """
+    reasons = np.full(ledger.num_rows, None, dtype=object)
+
+    def mark(mask: np.ndarray, reason: str) -> None:
+        reasons[mask & np.equal(reasons, None)] = reason
+
+    def flag(name: str, missing: bool) -> np.ndarray:
+        return pc.fill_null(ledger[name], missing).to_numpy(zero_copy_only=False).astype(bool)
+
+    if "readable" in ledger.column_names:
+        mark(~flag("readable", False), "unreadable")
+    if "retrieved" in ledger.column_names:
+        mark(~flag("retrieved", False), "not_retrieved")
+    if "leaks" in ledger.column_names:
+        mark(flag("leaks", False), "leak")
+    if "duplicate_of" in ledger.column_names:
+        mark(pc.is_valid(ledger["duplicate_of"]).to_numpy(zero_copy_only=False), "duplicate")
+    return reasons
+
+
+def funnel(ledger: pa.Table) -> list[dict[str, Any]]:
+    """Images left after each step, real and synthetic (the paper's tables 7 and 8)."""
+    synthetic = pc.equal(ledger["source"], "synthetic").to_numpy(zero_copy_only=False).astype(bool)
+    reasons = drop_reasons(ledger)
+    steps = [("collected", "collected", None), ("readable", "readable", "unreadable"),
+             ("retrieved", "retrieved", "not_retrieved"), ("not leaking", "leaks", "leak"),
+             ("unique", "duplicate_of", "duplicate")]  # fmt: skip
+    left = np.ones(ledger.num_rows, bool)
+    rows = []
+    for title, column, reason in steps:
+        if reason is not None:
+            if column not in ledger.column_names:
+                continue
+            left &= reasons != reason
+        rows.append({"stage": title, "real": int((left & ~synthetic).sum()), "synthetic": int((left & synthetic).sum())})
+    if "keep" in ledger.column_names:
+        kept = pc.fill_null(ledger["keep"], False).to_numpy(zero_copy_only=False).astype(bool)
+        rows.append({"stage": "kept", "real": int((kept & ~synthetic).sum()), "synthetic": int((kept & synthetic).sum())})
+    return rows
+
+
+def trace_key(workspace: Path | Workspace, key: str) -> dict[str, Any]:
+    """All columns of one image. Raises ValueError for an unknown key, with keys that look alike."""
+    ledger = read_ledger(workspace)
+    found = pc.index(ledger["key"], key).as_py()
+    if found < 0:
+        import difflib
+
+        close = difflib.get_close_matches(key, ledger["key"].to_pylist(), n=3)
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise ValueError(f"key {key!r} is not in the workspace, which has {ledger.num_rows} images{hint}")
+    return {name: ledger[name][found].as_py() for name in ledger.column_names}

@@ -1,0 +1,154 @@
+"""The curation as one object: its fields are the stages, in the order in which they run."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from curation.ledger import funnel, read_ledger
+from curation.manifest import verify_manifest
+from curation.session import Session
+from curation.stage import Context, Stage, run_stage, stage_fingerprint
+from curation.stages.concepts import Concepts
+from curation.stages.duplicates import Duplicates
+from curation.stages.embed import Embed
+from curation.stages.ingest import Index, Ingest
+from curation.stages.leakage import Leakage
+from curation.stages.ood import Ood
+from curation.stages.retrieve import Retrieve
+from curation.stages.scenes import Scenes
+from curation.stages.select import Select
+from curation.stages.text import Text
+from curation.workspace import Workspace
+from datamodules.files import read_json, within, write_json
+
+
+@dataclass
+class Curation:
+    """From a pool of images to a curated data set.
+
+    Args:
+        domain: The domain's name, such as "food".
+        description: The kind of its concepts, such as "dishes and ingredients".
+        concepts: The concept bank.
+        scenes: Makes a pool with a known answer instead of reading one (the quickstart).
+        ingest: Decoding and refusal.
+        embed: Encoders.
+        retrieve: Top k per concept; null takes all images.
+        leakage: Screening against test images; null leaves it out.
+        duplicates: Near-duplicates.
+        text: Written words; null leaves them out.
+        ood: Out-of-domain scores.
+        select: Pareto fronts, knees, size.
+        seed: Seed of the draws.
+        precision: Of the encoders: 32-true, bf16-mixed or 16-mixed.
+        answer: A truth.parquet (key, kind, group, in_domain) of a pool with a known answer; only to judge the result.
+    """
+
+    domain: str
+    description: str = ""
+    concepts: Concepts = field(default_factory=Concepts)
+    scenes: Scenes | None = None
+    ingest: Ingest = field(default_factory=Ingest)
+    embed: Embed = field(default_factory=Embed)
+    retrieve: Retrieve | None = None
+    leakage: Leakage | None = None
+    duplicates: Duplicates = field(default_factory=Duplicates)
+    text: Text | None = field(default_factory=Text)
+    ood: Ood = field(default_factory=Ood)
+    select: Select = field(default_factory=Select)
+    seed: int = 0
+    precision: str = "32-true"
+    answer: str | None = None
+
+    def stages(self) -> list[Stage]:
+        """The stages of this configuration in order."""
+        chain: list[Stage | None] = [
+            self.concepts, self.scenes, Index(), self.ingest, self.embed, self.retrieve, self.leakage,
+            self.duplicates, self.text, self.ood, self.select,
+        ]  # fmt: skip
+        return [stage for stage in chain if stage is not None]
+
+    def context(self, workspace: Path, pool: Path | None, session: Session) -> Context:
+        """What the stages share."""
+        space = Workspace(workspace)
+        if self.scenes is not None:
+            pool = self.scenes.pool(space)
+        stages = {stage.name: stage for stage in self.stages()}
+        return Context(space, session, self.domain, self.description, pool, self.seed, stages)
+
+    def check(self, context: Context) -> None:
+        """Refuses wrong settings, missing files and weights, and a workspace of another data set, before any work."""
+        _claim(context)
+        for stage in context.stages.values():
+            record = context.workspace.stage_record(stage.name)
+            if record is None or record["fingerprint"] != stage_fingerprint(stage, context)["fingerprint"]:
+                stage.check(context)  # loads models: not for a stage that is finished
+
+    def run(self, workspace: Path, pool: Path | None, session: Session) -> Path:
+        """Runs the stages that are missing or stale on all ranks; returns the manifest. Safe to kill and run again."""
+        session.start()
+        context = self.context(workspace, pool, session)
+        session.on_zero(lambda: self.check(context))
+        done = [run_stage(stage, context) for stage in context.stages.values()]
+        manifest = context.workspace.manifest()
+        session.on_zero(lambda: verify_manifest(context.workspace))
+        if not any(done):
+            context.say(f"the data set is finished: {manifest}")
+        if self.answer is not None:
+            session.on_zero(lambda: self.judge(context.workspace))
+        return manifest
+
+    def judge(self, workspace: Workspace) -> dict[str, Any]:
+        """Compares the result with the pool's known answer and keeps the figures in columns/answer.json."""
+        import pyarrow.parquet as pq
+
+        from curation.answer import score_against_answer
+
+        path = within(self.answer or "", workspace.root)
+        if not path.exists():
+            raise FileNotFoundError(f"curation.answer: {path} does not exist; it is the pool's truth.parquet, or null")
+        figures = score_against_answer(read_ledger(workspace), pq.read_table(path))
+        write_json(workspace.root / "columns" / "answer.json", figures)
+        return figures
+
+
+def _claim(context: Context) -> None:
+    """A workspace belongs to one domain and one pool; another configuration may not overwrite it."""
+    space = context.workspace
+    mine = {"domain": context.domain, "pool": str(context.pool.resolve()) if context.pool else None}
+    path = space.root / "workspace.json"
+    try:
+        space.root.mkdir(parents=True, exist_ok=True)
+        owner = read_json(path)
+        if owner is None:
+            write_json(path, mine)
+            return
+    except OSError as error:
+        raise ValueError(
+            f"workspace: {space.root} cannot be written ({error.strerror}); choose another folder with --workspace"
+        ) from error
+    if not _writable(space.root):
+        raise ValueError(f"workspace: {space.root} cannot be written; choose another folder with --workspace")
+    if owner != mine:
+        differ = ", ".join(f"{key} {owner.get(key)!r}, not {value!r}" for key, value in mine.items() if owner.get(key) != value)  # fmt: skip
+        raise ValueError(
+            f"workspace: {space.root} holds the data set of another configuration ({differ}); "
+            "choose another folder with --workspace; nothing in it was changed"
+        )
+
+
+def _writable(folder: Path) -> bool:
+    import os
+
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def summary(workspace: Path) -> list[dict[str, Any]]:
+    """The funnel of a finished workspace."""
+    return funnel(read_ledger(workspace))
+
+
+def field_names() -> list[str]:
+    """The sections of a yaml's `curation:`."""
+    return [item.name for item in dataclasses.fields(Curation)]

@@ -1,0 +1,179 @@
+"""The prediction loop that every heavy stage shares: chunks of rows, one output file each, resumable on any ranks.
+
+Rows of the index are cut into chunks of fixed ranges; a chunk is the unit of work, of output file and of resumption.
+Batches are cut inside a chunk, never across, so that what a batch holds depends neither on the number of ranks nor on
+what was done before: the same input gives the same bytes.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from curation.session import Session
+from curation.workspace import write_part
+
+# What a chunk becomes: columns of its table (without row and key) and arrays, one row an image, for .npy files.
+Output = tuple[dict[str, Any], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How a stage's rows are cut and loaded. chunk_rows: rows of the index per output file."""
+
+    chunk_rows: int = 1024
+    batch_size: int = 64
+    num_workers: int | None = None
+
+    def workers(self) -> int:
+        """Loader processes of this rank: the setting, or the cores that its share of the machine leaves free."""
+        if self.num_workers is not None:
+            return self.num_workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        return max(0, min(8, cores // ranks - 1))
+
+
+class _Batches(Dataset):
+    """The batches of this rank's chunks; an item is a whole batch, so that Lightning wraps no sampler of ours."""
+
+    def __init__(self, load: Callable[[int], dict[str, Any]], chunks: list[np.ndarray], batch_size: int) -> None:
+        self.load = load
+        self.batches = [rows[i : i + batch_size] for rows in chunks for i in range(0, len(rows), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return _collate([{"row": row, **self.load(row)} for row in self.batches[number].tolist()])
+
+
+def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stacks uint8 arrays into tensors; everything else stays a list."""
+    batch: dict[str, Any] = {}
+    for key in items[0]:
+        values = [item[key] for item in items]
+        stack = isinstance(values[0], np.ndarray) and len({v.shape for v in values}) == 1 and not key.endswith("_list")
+        batch[key] = torch.from_numpy(np.stack(values)) if stack else values
+    return batch
+
+
+class _Progress:
+    """Images per second and time left, on rank 0, for all ranks together (they have equal shares to within a chunk)."""
+
+    def __init__(self, title: str, total: int, done: int, world_size: int, show: bool) -> None:
+        self.world_size = world_size
+        quiet = not sys.stderr.isatty()
+        self.bar = tqdm(
+            total=total, initial=done, desc=f"{title:<10}", unit="img", disable=not show, leave=False,
+            mininterval=30.0 if quiet else 0.2, dynamic_ncols=True,
+        )  # fmt: skip
+
+    def step(self, images: int) -> None:
+        self.bar.update(min(images * self.world_size, self.bar.total - self.bar.n))
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+class _ChunkWriter(Callback):
+    """Collects a chunk's batches and writes its files: arrays first, the Parquet part last, as the sign that it is whole."""
+
+    def __init__(
+        self, folder: Path, names: list[int], sizes: list[int], keys: pa.Array, finish: Callable, bar: _Progress
+    ) -> None:
+        self.folder, self.names, self.sizes, self.keys = folder, names, sizes, keys
+        self.finish, self.bar = finish, bar
+        self.current = 0
+        self.rows: list[int] = []
+        self.outputs: list[dict[str, Any]] = []
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        self.rows += list(batch["row"])
+        self.outputs.append({key: _host(value) for key, value in outputs.items()})
+        self.bar.step(len(batch["row"]))
+        if len(self.rows) < self.sizes[self.current]:
+            return
+        merged = {key: _merge([output[key] for output in self.outputs]) for key in self.outputs[0]}
+        columns, arrays = self.finish(np.asarray(self.rows), merged)
+        write_part(self.folder, self.names[self.current], np.asarray(self.rows), self.keys, columns, arrays)
+        self.current += 1
+        self.rows, self.outputs = [], []
+
+
+def _host(value: Any) -> Any:
+    return value.float().cpu().numpy() if isinstance(value, torch.Tensor) else value
+
+
+def _merge(parts: list[Any]) -> Any:
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [item for part in parts for item in part]
+
+
+class Passing(LightningModule):
+    """For stages whose work is done in the loader's workers: hands the batch on."""
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """The batch without its row numbers."""
+        return {key: value for key, value in batch.items() if key != "row"}
+
+
+def predict_rows(
+    session: Session,
+    module: LightningModule,
+    *,
+    title: str,
+    folder: Path,
+    keys: pa.Array,
+    rows: np.ndarray,
+    load: Callable[[int], dict[str, Any]],
+    finish: Callable[[np.ndarray, dict[str, Any]], Output],
+    loop: Loop,
+) -> None:
+    """Runs `module.predict_step` over the given rows of an index and writes part files into `folder`.
+
+    rows: int64 [n], ascending. load(row): what the loader's workers make of a row (arrays of equal shape are stacked).
+    finish(rows, outputs): the columns and arrays of one chunk. Parts that are there already are not done again.
+    """
+    chunk_of = rows // loop.chunk_rows
+    starts = np.flatnonzero(np.diff(chunk_of, prepend=-1))
+    chunks = dict(zip(chunk_of[starts].tolist(), np.split(rows, starts[1:]), strict=True)) if len(rows) else {}
+
+    def missing() -> list[int]:
+        return [number for number in chunks if not (folder / f"part-{number:05d}.parquet").exists()]
+
+    # Rank 0 looks once and tells the others, else a fast rank's first part would race a slow rank's look.
+    todo = session.broadcast(missing() if session.is_zero else [])
+    mine = todo[session.rank :: session.world_size]
+    if todo:
+        batches = _Batches(load, [chunks[number] for number in mine], loop.batch_size)
+        workers = min(loop.workers(), len(batches))
+        loader = DataLoader(
+            batches, batch_size=None, num_workers=workers, pin_memory=torch.cuda.is_available(),
+            prefetch_factor=4 if workers else None,
+        )  # fmt: skip
+        left = sum(len(chunks[number]) for number in todo)
+        bar = _Progress(title, len(rows), len(rows) - left, session.world_size, session.is_zero)
+        writer = _ChunkWriter(folder, mine, [len(chunks[number]) for number in mine], keys, finish, bar)
+        module.allow_zero_length_dataloader_with_multiple_devices = True
+        session.trainer(callbacks=[writer]).predict(module, loader, return_predictions=False)
+        bar.close()
+    session.barrier()
+    if not rows.size:  # a stage that no row reached still has one, empty, part
+
+        def empty() -> None:
+            columns, arrays = finish(np.empty(0, np.int64), {})
+            write_part(folder, 0, np.empty(0, np.int64), keys, columns, arrays)
+
+        session.on_zero(empty)

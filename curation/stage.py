@@ -1,0 +1,176 @@
+"""What a stage is: settings, what it reads, how it is identified, and whether it is finished."""
+
+import dataclasses
+import importlib.metadata
+import shutil
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from curation.workspace import Workspace
+from datamodules.files import fingerprint, read_json, sha256_file, write_json
+
+if TYPE_CHECKING:
+    from curation.session import Session
+
+
+def runtime(default: Any) -> Any:
+    """A dataclass field that changes how fast a stage runs, not what it computes: no part of the fingerprint."""
+    return field(default=default, metadata={"runtime": True})
+
+
+@dataclass
+class Context:
+    """What every stage of one run shares."""
+
+    workspace: Workspace
+    session: "Session"
+    domain: str
+    description: str
+    pool: Path | None
+    seed: int = 0
+    stages: dict[str, "Stage"] = field(default_factory=dict)
+
+    def say(self, line: str) -> None:
+        """One line to the person at the console, from rank 0 only."""
+        if self.session.is_zero:
+            print(line, flush=True)
+
+
+class Stage(ABC):
+    """One step of the curation: a dataclass whose fields are its settings.
+
+    `reads` names the stages whose results it uses; a change in one of them, in the settings or in the models makes
+    the stage, and what follows, run again. `run` returns what is worth recording in stage.json.
+    """
+
+    name: ClassVar[str]
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that decide the result."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {f.name: getattr(self, f.name) for f in fields if not f.metadata.get("runtime")}
+
+    def identity(self, context: Context) -> dict[str, Any]:
+        """What else decides the result: checksums of the models and files that the stage uses."""
+        return {}
+
+    def check(self, context: Context) -> None:
+        """Raises what is wrong with the settings before any stage starts."""
+        return None
+
+    @abstractmethod
+    def run(self, context: Context) -> dict[str, Any]:
+        """Does the work on all ranks."""
+
+
+def stage_fingerprint(stage: Stage, context: Context) -> dict[str, Any]:
+    """The fingerprint of a stage with the parts it was made from."""
+    settings = {key: _plain(value) for key, value in stage.settings().items()}
+    parents = {}
+    for name in stage.reads:
+        if name in context.stages:
+            record = context.workspace.stage_record(name)
+            parents[name] = record["fingerprint"] if record else None
+    parts = {"settings": settings, "identity": _plain(stage.identity(context)), "reads": parents, "seed": context.seed}
+    return {"fingerprint": fingerprint({"stage": stage.name, **parts}), **parts}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def run_stage(stage: Stage, context: Context) -> bool:
+    """Runs a stage unless it is finished with the same fingerprint. Returns whether anything was done."""
+    session, workspace = context.session, context.workspace
+    print_ = session.broadcast(stage_fingerprint(stage, context) if session.is_zero else None)
+    folder = workspace.stage_folder(stage.name)
+    record = workspace.stage_record(stage.name)
+    if record and record["fingerprint"] == print_["fingerprint"]:
+        context.say(f"{stage.name:<10} finished before: {record['summary']}")
+        session.barrier()
+        return False
+    context.say(f"{stage.name:<10} {_why(record, print_, folder)}")
+    session.on_zero(lambda: _begin(folder, print_))
+    began = time.time()
+    result = stage.run(context)
+    session.on_zero(lambda: _finish(stage, folder, print_, result, time.time() - began))
+    context.say(f"{stage.name:<10} done in {time.time() - began:.1f} s: {result.get('summary', '')}")
+    return True
+
+
+def _why(record: dict[str, Any] | None, current: dict[str, Any], folder: Path) -> str:
+    begun = read_json(folder / "begun.json")
+    if begun and begun["fingerprint"] == current["fingerprint"]:
+        return "goes on where it was stopped"
+    if record is None:
+        return "starts"
+    old = record["print"]
+    changed = [
+        f"{key} {old['settings'].get(key)!r} -> {value!r}"
+        for key, value in current["settings"].items()
+        if old["settings"].get(key) != value
+    ]
+    changed += [f"{name} changed" for name, value in current["reads"].items() if old["reads"].get(name) != value]
+    if old["identity"] != current["identity"]:
+        changed.append("its models or inputs changed")
+    if old["seed"] != current["seed"]:
+        changed.append("seed changed")
+    return f"runs again ({'; '.join(changed) or 'settings changed'})"
+
+
+def _begin(folder: Path, current: dict[str, Any]) -> None:
+    begun = read_json(folder / "begun.json")
+    if begun and begun["fingerprint"] == current["fingerprint"]:
+        return
+    if folder.exists():
+        (folder / "stage.json").unlink(missing_ok=True)  # first: a half-cleared stage is never taken for finished
+        shutil.rmtree(folder)
+    write_json(folder / "begun.json", current)
+
+
+def _finish(stage: Stage, folder: Path, current: dict[str, Any], result: dict[str, Any], seconds: float) -> None:
+    packages = ("pas-train", "torch", "lightning", "open-clip-torch", "faiss-gpu", "faiss-cpu", "numpy", "pyarrow")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    write_json(
+        folder / "stage.json",
+        {
+            "stage": stage.name,
+            "fingerprint": current["fingerprint"],
+            "settings": current["settings"],
+            "models": current["identity"],
+            "rows": result.get("rows"),
+            "summary": result.pop("summary", ""),
+            "result": result,
+            "print": {key: value for key, value in current.items() if key != "fingerprint"},
+            "seconds": round(seconds, 3),
+            "versions": versions,
+        },
+    )
+    (folder / "begun.json").unlink(missing_ok=True)
+
+
+def identify_files(path: str | Path | None) -> dict[str, str] | None:
+    """SHA-256 of a weight file, or of every file of a model folder; None where the name is no local path."""
+    if path is None:
+        return None
+    local = Path(str(path).removeprefix("local-dir:"))
+    if local.is_file():
+        return {local.name: sha256_file(local)}
+    if local.is_dir():
+        return {file.name: sha256_file(file) for file in sorted(local.iterdir()) if file.is_file()}
+    return None

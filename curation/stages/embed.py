@@ -1,0 +1,167 @@
+"""Embeddings of every image: one decode feeds every encoder that a later stage needs."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from curation.encoders import CopyDescriptor, ImageTextEncoder
+from curation.images import ImageReader
+from curation.packaged import resolve
+from curation.prediction import Loop, Output, predict_rows
+from curation.stage import Context, Stage, identify_files, runtime
+from curation.stages.ingest import Ingest
+from curation.stages.rows import alive
+
+
+@dataclass(frozen=True)
+class ImageText:
+    """An image-text encoder.
+
+    Args:
+        model: open_clip architecture (ViT-L-14), or a folder with open_clip_config.json and weights.
+        pretrained: open_clip's name of the weights (openai), or a weight file; null for a folder.
+        stand_in: Marks a model that only takes the real one's place; the report says so.
+    """
+
+    model: str = "ViT-L-14"
+    pretrained: str | None = "openai"
+    stand_in: bool = False
+
+    def load(self, no_branch: str | None = None) -> ImageTextEncoder:
+        """The encoder, frozen."""
+        model = resolve(self.model)
+        return ImageTextEncoder.load(model, self.pretrained, resolve(no_branch) if no_branch else None)
+
+    def identity(self) -> dict[str, Any]:
+        """Name and checksums, without loading the model."""
+        files = identify_files(resolve(self.model)) or identify_files(self.pretrained)
+        mark = {"stand_in": True} if self.stand_in else {}
+        return {"name": self.model, "pretrained": self.pretrained, "files": files, **mark}
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy descriptor.
+
+    Args:
+        model: TorchScript file, such as the published sscd_disc_mixup.torchscript.pt.
+        image_size: Side in pixels of the square that images are resized to (SSCD: 320).
+        stand_in: Marks a model that only takes the real one's place; the report says so.
+    """
+
+    model: str = "sscd_disc_mixup.torchscript.pt"
+    image_size: int = 320
+    stand_in: bool = False
+
+    def load(self) -> CopyDescriptor:
+        """The descriptor, frozen."""
+        return CopyDescriptor.load(resolve(self.model), self.image_size)
+
+    def identity(self) -> dict[str, Any]:
+        """Name and checksum, without loading the model."""
+        mark = {"stand_in": True} if self.stand_in else {}
+        return {"name": self.model, "files": identify_files(resolve(self.model)), **mark}
+
+
+class Embedder(LightningModule):
+    """Unit embeddings of one batch from every encoder."""
+
+    def __init__(self, encoders: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Name -> float32 [N, D]."""
+        return {name: encoder.embed_images(batch[name]) for name, encoder in self.encoders.items()}
+
+
+@dataclass(frozen=True)
+class Embed(Stage):
+    """Embeds the readable images for retrieval, for CLIPN's scores and for the search of copies.
+
+    Args:
+        image_text: Encoder of the retrieval, and of the out-of-domain scores unless `clipn` is given.
+        copy: Descriptor of the search of near-duplicates and leaks.
+        clipn: Encoder of the out-of-domain scores, where it is not `image_text` (paper: CLIPN's ViT-B/16).
+        chunk_rows: Rows per output file.
+        batch_size: Images per batch.
+        num_workers: Loader processes per rank; the free cores when null.
+    """
+
+    name: ClassVar[str] = "embed"
+    reads: ClassVar[tuple[str, ...]] = ("ingest",)
+    image_text: ImageText = field(default_factory=ImageText)
+    copy: Copy = field(default_factory=Copy)
+    clipn: ImageText | None = None
+    chunk_rows: int = 1024
+    batch_size: int = runtime(64)
+    num_workers: int | None = runtime(None)
+
+    def identity(self, context: Context) -> dict[str, Any]:
+        """Checksums of the weights, and the precision."""
+        models = {"image_text": self.image_text.identity(), "copy": self.copy.identity()}
+        if self.clipn is not None:
+            models["clipn"] = self.clipn.identity()
+        return {**models, "precision": context.session.precision}
+
+    def check(self, context: Context) -> None:
+        """Loads the models: a missing weight is told before the first image is read."""
+        self.encoders()
+
+    def encoders(self) -> dict[str, nn.Module]:
+        """Name of the stored array -> encoder."""
+        encoders: dict[str, nn.Module] = {"image": self.image_text.load(), "copy": self.copy.load()}
+        if self.clipn is not None:
+            encoders["clipn"] = self.clipn.load()
+        return encoders
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Writes part-*.image.npy, part-*.copy.npy and, with `clipn`, part-*.clipn.npy, float16."""
+        rows = alive(context)
+        reader = image_reader(context)
+        embed_rows(context, self.encoders(), reader, rows, "embed", context.workspace.stage_folder(self.name),
+                   context.workspace.index["key"].combine_chunks(),
+                   Loop(self.chunk_rows, self.batch_size, self.num_workers))  # fmt: skip
+        return {"rows": len(rows), "summary": f"{len(rows)} images"}
+
+
+def image_reader(context: Context) -> ImageReader:
+    """Reader of the pool with the limits that ingest used."""
+    ingest = context.stages["ingest"]
+    assert isinstance(ingest, Ingest)
+    return ImageReader(context.workspace.index, context.workspace.roots, ingest.limits)
+
+
+def embed_rows(
+    context: Context, encoders: dict[str, nn.Module], reader: ImageReader, rows: np.ndarray, title: str, folder: Any,
+    keys: Any, loop: Loop,
+) -> None:  # fmt: skip
+    """The prediction loop of the encoders over rows of an index."""
+    prepare = {name: encoder.prepare for name, encoder in encoders.items()}
+
+    def load(row: int) -> dict[str, Any]:
+        image = reader.rgb(row)
+        return {name: make(image) for name, make in prepare.items()}
+
+    def finish(rows: np.ndarray, outputs: dict[str, Any]) -> Output:
+        widths = {name: int(encoder.dim) for name, encoder in encoders.items()}
+        empty = {name: np.empty((0, width), np.float16) for name, width in widths.items()}
+        return {}, {name: outputs[name].astype(np.float16) if outputs else empty[name] for name in encoders}
+
+    predict_rows(context.session, Embedder(encoders), title=title, folder=folder, keys=keys, rows=rows, load=load,
+                 finish=finish, loop=loop)  # fmt: skip
+
+
+@torch.inference_mode()
+def embed_words(encoder: ImageTextEncoder, words: list[str], templates: list[str], no: bool = False) -> np.ndarray:
+    """float32 [C, D] unit embeddings of concepts, ensembled over prompt templates with one `{}` each."""
+    embed = encoder.embed_no_texts if no else encoder.embed_texts
+    total: Tensor | float = 0.0
+    for template in templates:
+        total = total + embed([template.format(word) for word in words])
+    assert isinstance(total, Tensor)
+    return nn.functional.normalize(total, dim=1).float().cpu().numpy()

@@ -1,0 +1,135 @@
+"""The image index of the pool, and the first look at every image."""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from curation.images import ImageReader
+from curation.prediction import Loop, Output, Passing, predict_rows
+from curation.stage import Context, Stage, runtime
+from curation.workspace import read_parts
+from datamodules.decoding import ImageLimits, RefusedImage, decode_rgb
+from datamodules.indexing import index_pool
+
+
+@dataclass(frozen=True)
+class Index(Stage):
+    """Where every image of the pool lies: shard, offset, size. Images stay where they are."""
+
+    name: ClassVar[str] = "index"
+    reads: ClassVar[tuple[str, ...]] = ("scenes",)
+
+    def check(self, context: Context) -> None:
+        """A pool must be named and be there."""
+        if context.pool is None:
+            raise ValueError("pool is not set; give --pool PATH, a folder of images or of img2dataset / WebDataset shards")
+        if "scenes" not in context.stages and not context.pool.exists():
+            raise FileNotFoundError(f"pool: {context.pool} does not exist; give a folder of images or of shards")
+
+    def identity(self, context: Context) -> dict[str, Any]:
+        """Names, sizes and times of the pool's files; a changed pool is indexed again."""
+        pool = context.pool
+        if pool is None or "scenes" in context.stages:  # the maker's fingerprint stands for the pool
+            return {}
+        return {"pool": str(pool.resolve()), "files": listing(pool)}
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Scans folders and tar headers on rank 0."""
+        pool = context.pool
+        assert pool is not None  # check() refused it
+
+        def work() -> dict[str, Any]:
+            table = index_pool(pool, root="pool")
+            context.workspace.write_index(table, {"pool": pool.resolve()})
+            return {"rows": table.num_rows, "summary": f"{table.num_rows} rows in {pool}", **_notes(table)}
+
+        return context.session.on_zero(work)
+
+
+def listing(pool: Path) -> str:
+    """A checksum over the path, size and time of every file."""
+    digest = hashlib.sha256()
+    if pool.is_file():
+        stat = pool.stat()
+        digest.update(f"{pool.name} {stat.st_size} {stat.st_mtime_ns}".encode())
+    for folder, folders, files in os.walk(pool):
+        folders.sort()
+        for name in sorted(files):
+            stat = os.stat(os.path.join(folder, name))
+            line = f"{os.path.relpath(folder, pool)}/{name} {stat.st_size} {stat.st_mtime_ns}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _notes(table: pa.Table) -> dict[str, Any]:
+    metadata = table.schema.metadata or {}
+    return {key.decode(): value.decode() for key, value in metadata.items() if key == b"warnings"}
+
+
+@dataclass(frozen=True)
+class Ingest(Stage):
+    """Decodes every image once; what cannot be used is refused by a stated reason.
+
+    Args:
+        limits: What an image must be; `max_pixels` is checked before decoding.
+        chunk_rows: Rows per output file.
+        batch_size: Images per batch.
+        num_workers: Loader processes per rank; the free cores when null.
+    """
+
+    name: ClassVar[str] = "ingest"
+    reads: ClassVar[tuple[str, ...]] = ("index",)
+    limits: ImageLimits = field(default_factory=ImageLimits)
+    chunk_rows: int = 4096
+    batch_size: int = runtime(64)
+    num_workers: int | None = runtime(None)
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Writes readable, reason, width, height, sha256."""
+        workspace = context.workspace
+        index = workspace.index
+        reader = ImageReader(index, workspace.roots, self.limits)
+        predict_rows(
+            context.session, Passing(), title=self.name, folder=workspace.stage_folder(self.name),
+            keys=index["key"].combine_chunks(), rows=np.arange(index.num_rows), load=_Look(reader), finish=_columns,
+            loop=Loop(self.chunk_rows, self.batch_size, self.num_workers),
+        )  # fmt: skip
+        table = read_parts(workspace.stage_folder(self.name))
+        readable = int(np.sum(table["readable"].to_numpy(zero_copy_only=False)))
+        reasons = {item["values"]: item["counts"] for item in table["reason"].drop_null().value_counts().to_pylist()}
+        if not readable:
+            found = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+            raise ValueError(
+                f"pool: none of the {table.num_rows} images in {context.pool} can be used ({found}); "
+                "give another pool or loosen curation.ingest.limits"
+            )
+        refused = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+        summary = f"{readable} of {table.num_rows} images readable" + (f" (refused: {refused})" if refused else "")
+        return {"rows": table.num_rows, "summary": summary, "reasons": reasons}
+
+
+@dataclass
+class _Look:
+    reader: ImageReader
+
+    def __call__(self, row: int) -> dict[str, Any]:
+        seen: dict[str, Any] = {"readable": False, "reason": None, "width": None, "height": None, "sha256": None}
+        try:
+            data = self.reader.data(row)
+            seen["sha256"] = hashlib.sha256(data).hexdigest()
+            height, width = decode_rgb(data, self.reader.limits).shape[:2]
+        except RefusedImage as error:
+            return {**seen, "reason": error.reason}
+        except OSError as error:  # the disk, not the image: still a row with a reason, the run goes on
+            return {**seen, "reason": f"read error: {error.strerror or error}"}
+        return {**seen, "readable": True, "width": width, "height": height}
+
+
+def _columns(rows: np.ndarray, seen: dict[str, Any]) -> Output:
+    types = {"readable": pa.bool_(), "reason": pa.string(), "width": pa.int32(), "height": pa.int32(), "sha256": pa.string()}
+    return {name: pa.array(seen.get(name, []), kind) for name, kind in types.items()}, {}

@@ -1,0 +1,117 @@
+"""The leakage gate: no image of the data set may be a copy of an evaluation image."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from curation.images import ImageReader
+from curation.leakage import max_similarity
+from curation.prediction import Loop
+from curation.stage import Context, Stage, runtime
+from curation.stages.embed import Embed, embed_rows
+from curation.stages.ingest import Ingest, listing
+from curation.stages.rows import alive
+from curation.workspace import Workspace, write_part
+from datamodules.decoding import RefusedImage
+from datamodules.files import within
+from datamodules.indexing import index_pool
+
+
+@dataclass(frozen=True)
+class Leakage(Stage):
+    """Drops images that are too similar to a test image (paper section 3.3; exact maximum over all test images).
+
+    Args:
+        tests: Folders (or shards) of test images; `workspace:` begins a path inside the workspace.
+        threshold: Images with a higher cosine similarity to any test image are dropped (paper: 0.45).
+        batch_size: Test images per batch.
+    """
+
+    name: ClassVar[str] = "leakage"
+    reads: ClassVar[tuple[str, ...]] = ("embed", "retrieve")
+    tests: list[str] = field(default_factory=list)
+    threshold: float = 0.45
+    batch_size: int = runtime(64)
+
+    def check(self, context: Context) -> None:
+        """The folders must be there, and the threshold be a cosine."""
+        if not -1 <= self.threshold <= 1:
+            raise ValueError(f"curation.leakage.threshold must be a cosine in [-1, 1], got {self.threshold}")
+        if not self.tests:
+            raise ValueError("curation.leakage.tests names no folder; give the evaluation images, or `leakage: null`")
+        for path in self._folders(context):
+            if "scenes" not in context.stages and not path.exists():
+                raise FileNotFoundError(f"curation.leakage.tests: {path} does not exist")
+
+    def _folders(self, context: Context) -> list[Path]:
+        return [within(path, context.workspace.root) for path in self.tests]
+
+    def settings(self) -> dict[str, Any]:
+        """The threshold; the test images are identified by their files."""
+        return {"threshold": self.threshold}
+
+    def identity(self, context: Context) -> dict[str, Any]:
+        """Names, sizes and times of the test images."""
+        if "scenes" in context.stages:
+            return {"tests": "scenes"}
+        return {"tests": {str(path): listing(path) for path in self._folders(context)}}
+
+    def run(self, context: Context) -> dict[str, Any]:
+        """Writes leak_similarity, leaks_from, leaks."""
+        tests = self._embed_tests(context)
+        context.session.barrier()
+        return context.session.on_zero(lambda: self._compare(context, tests))
+
+    def _embed_tests(self, context: Context) -> Workspace:
+        """The test images, embedded by the copy descriptor, in a small workspace of their own."""
+        space = Workspace(context.workspace.stage_folder(self.name) / "tests")
+
+        def index() -> None:
+            roots = {f"test-{number}": path.resolve() for number, path in enumerate(self._folders(context))}
+            tables = [index_pool(path, root=name) for name, path in roots.items()]
+            schema = tables[0].schema.remove_metadata()
+            space.write_index(pa.concat_tables([table.cast(schema) for table in tables]), roots)
+            (space.index_folder / "stage.json").write_text("{}")
+
+        context.session.on_zero(index)
+        embed, ingest = context.stages["embed"], context.stages["ingest"]
+        assert isinstance(embed, Embed) and isinstance(ingest, Ingest)
+        reader = ImageReader(space.index, space.roots, ingest.limits)
+        readable = context.session.on_zero(lambda: np.array([row for row in range(space.index.num_rows) if _decodes(reader, row)], np.int64))  # fmt: skip
+        if not len(readable):
+            raise ValueError(f"curation.leakage.tests: no image of {', '.join(self.tests)} can be decoded")
+        embed_rows(context, {"copy": embed.copy.load()}, reader, readable, self.name, space.stage_folder("embed"),
+                   space.index["key"].combine_chunks(), Loop(embed.chunk_rows, self.batch_size, embed.num_workers))  # fmt: skip
+        context.session.on_zero(lambda: (space.stage_folder("embed") / "stage.json").write_text("{}"))
+        return space
+
+    def _compare(self, context: Context, tests: Workspace) -> dict[str, Any]:
+        rows, pool = context.workspace.embeddings("embed", "copy")
+        kept = np.isin(rows, alive(context, "retrieve"), assume_unique=True)
+        rows, pool = rows[kept], pool[kept]
+        test_rows, test = tests.embeddings("embed", "copy")
+        similarity, closest = max_similarity(pool, test)
+        names = tests.index["key"].combine_chunks().take(pa.array(test_rows[closest]))
+        roots = tests.index["root"].combine_chunks().take(pa.array(test_rows[closest]))
+        folders = {name: path.name for name, path in tests.roots.items()}
+        origin = [f"{folders[root.as_py()]}/{name.as_py()}" for root, name in zip(roots, names, strict=True)]
+        leaks = similarity > self.threshold
+        columns = {"leak_similarity": pa.array(similarity, pa.float32()), "leaks_from": origin, "leaks": leaks}
+        keys = context.workspace.index["key"].combine_chunks()
+        write_part(context.workspace.stage_folder(self.name), 0, rows, keys, columns, {})
+        skipped = tests.index.num_rows - len(test_rows)
+        note = f"; {skipped} test images could not be read" if skipped else ""
+        summary = f"{int(leaks.sum())} of {len(rows)} images leak from {len(test_rows)} test images{note}"
+        return {"rows": len(rows), "summary": summary, "tests": list(self.tests), "test_images": len(test_rows),
+                "unreadable_tests": skipped}  # fmt: skip
+
+
+def _decodes(reader: ImageReader, row: int) -> bool:
+    try:
+        reader.rgb(row)
+    except RefusedImage:
+        return False
+    return True

@@ -1,0 +1,146 @@
+"""The workspace on disk: one folder per data set, in ordinary formats (Parquet, NumPy, JSON)."""
+
+import functools
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datamodules.files import atomic, read_json, write_json
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Writes a Parquet file atomically; the same table gives the same bytes."""
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", store_schema=True)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Writes a .npy file atomically."""
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, array)
+
+
+def write_part(
+    folder: Path, number: int, rows: np.ndarray, keys: pa.Array, columns: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> None:
+    """Writes one part of a stage: `part-NNNNN.<name>.npy` for each array, then `part-NNNNN.parquet`."""
+    stem = f"part-{number:05d}"
+    for name, array in arrays.items():
+        write_array(folder / f"{stem}.{name}.npy", array)
+    table = pa.table({"row": pa.array(rows, pa.int64()), "key": keys.take(pa.array(rows)), **columns})
+    write_table(folder / f"{stem}.parquet", table)
+
+
+class Workspace:
+    """Paths and tables of one workspace. Rows are the rows of the image index, sorted by key, and never deleted."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    @property
+    def index_folder(self) -> Path:
+        """images/index: the table of all images and roots.json."""
+        return self.root / "images" / "index"
+
+    def stage_folder(self, stage: str) -> Path:
+        """columns/<stage>; the index and the concept bank have folders of their own."""
+        special = {"index": self.index_folder, "concepts": self.root / "concepts", "scenes": self.root / "scenes"}
+        return special.get(stage, self.root / "columns" / stage)
+
+    def dataset_folder(self, name: str = "full") -> Path:
+        """dataset/<name>: manifest.parquet and roots.json."""
+        return self.root / "dataset" / name
+
+    def manifest(self, name: str = "full") -> Path:
+        """dataset/<name>/manifest.parquet."""
+        return self.dataset_folder(name) / "manifest.parquet"
+
+    @property
+    def report(self) -> Path:
+        """report/index.html."""
+        return self.root / "report" / "index.html"
+
+    def stage_record(self, stage: str) -> dict[str, Any] | None:
+        """stage.json of a finished stage, else None."""
+        return read_json(self.stage_folder(stage) / "stage.json")
+
+    @functools.cached_property
+    def index(self) -> pa.Table:
+        """The image index, one row an image, sorted by key."""
+        if self.stage_record("index") is None:
+            raise FileNotFoundError(f"{self.index_folder} holds no finished index; run `curate` with this config first")
+        return read_parts(self.index_folder).combine_chunks()
+
+    @functools.cached_property
+    def roots(self) -> dict[str, Path]:
+        """Name of each input -> its folder."""
+        return {name: Path(path) for name, path in (read_json(self.index_folder / "roots.json") or {}).items()}
+
+    def write_index(self, table: pa.Table, roots: dict[str, Path], rows_per_part: int = 1_000_000) -> None:
+        """Writes the index and the folders that its rows are in."""
+        for number, first in enumerate(range(0, table.num_rows, rows_per_part)):
+            write_table(self.index_folder / f"part-{number:05d}.parquet", table.slice(first, rows_per_part))
+        write_json(self.index_folder / "roots.json", {name: str(path) for name, path in roots.items()})
+        self.__dict__.pop("index", None)
+        self.__dict__.pop("roots", None)
+
+    def columns(self, stage: str, names: Iterable[str] | None = None) -> pa.Table:
+        """Columns of a finished stage (with `row` and `key`), in row order. Raises FileNotFoundError before it ran."""
+        if self.stage_record(stage) is None:
+            raise FileNotFoundError(
+                f"{self.stage_folder(stage)} has no stage.json: the stage '{stage}' has not finished; "
+                "run `curate` with this config first"
+            )
+        return read_parts(self.stage_folder(stage), None if names is None else ["row", *names])
+
+    def scatter(self, stage: str, name: str, fill: Any) -> np.ndarray:
+        """One column of a stage as an array over all rows of the index; `fill` where the stage did not see the row."""
+        table = self.columns(stage, [name])
+        values = table[name].to_numpy(zero_copy_only=False)
+        kind = object if values.dtype == object or fill is None else np.result_type(values.dtype, np.asarray(fill))
+        full = np.full(self.index.num_rows, fill, dtype=kind)
+        full[table["row"].to_numpy()] = values
+        return full
+
+    def embeddings(self, stage: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """(rows int64 [n], embeddings float32 [n, D]) that a stage stored as `part-*.<name>.npy`."""
+        folder = self.stage_folder(stage)
+        rows, arrays = [], []
+        for part in part_files(folder):
+            array = np.load(part.with_name(f"{part.stem}.{name}.npy"), mmap_mode="r")
+            table = pq.read_table(part)
+            kept = table["row"].to_numpy()
+            if len(kept) != len(array):  # arrays of a subset of rows carry a mask column of the same name
+                kept = kept[table[f"has_{name}"].to_numpy(zero_copy_only=False)]
+            rows.append(kept)
+            arrays.append(array)
+        if not arrays:
+            return np.empty(0, np.int64), np.empty((0, 0), np.float32)
+        total, width = sum(map(len, arrays)), max(a.shape[1] for a in arrays)
+        full = np.empty((total, width), np.float32)
+        start = 0
+        for array in arrays:  # converted part by part: float16 is never held twice
+            if len(array):
+                full[start : start + len(array)] = array
+            start += len(array)
+        # float16 storage leaves lengths within 1e-3 of one; similarities compare unit vectors.
+        full /= np.maximum(np.linalg.norm(full, axis=1, keepdims=True), 1e-12)
+        return np.concatenate(rows), full
+
+
+def part_files(folder: Path) -> list[Path]:
+    """part-00000.parquet, ... of a folder, in order."""
+    return sorted(path for path in folder.glob("part-*.parquet") if re.fullmatch(r"part-\d+", path.stem))
+
+
+def read_parts(folder: Path, names: list[str] | None = None) -> pa.Table:
+    """All parts of a folder as one table."""
+    files = part_files(folder)
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no part-*.parquet")
+    return pa.concat_tables([pq.read_table(path, columns=names) for path in files])

@@ -1,0 +1,55 @@
+"""Shared fixtures."""
+
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_SILENT", "true")
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.fixture
+def two_ranks() -> Iterator[Callable[[Callable[[int], None]], None]]:
+    """Runs work(rank) in two forked processes that see torchrun's environment; fails if one of them fails.
+
+    Forking after the imports costs 0.3 s instead of two fresh interpreters' 30.
+    """
+
+    def run(work: Callable[[int], None]) -> None:
+        port = free_port()
+        children = []
+        for rank in range(2):
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    os.environ.update(
+                        TORCHELASTIC_RUN_ID="test", RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
+                        LOCAL_WORLD_SIZE="2", GROUP_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+                    )  # fmt: skip
+                    work(rank)
+                    code = 0
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                    os._exit(code)
+            children.append(child)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        assert codes == [0, 0], f"exit codes of the two ranks: {codes}"
+
+    yield run
