@@ -1,0 +1,74 @@
+"""The command line: a thin table from command to function, so that --help and a typing mistake answer at once."""
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+# command -> (module, function, help); a module is imported only when its command runs.
+COMMANDS = {
+    "fit": ("pas_train.cli", "lightning_command", "build the data set if it is not there yet, pretrain, evaluate"),
+    "curate": ("pas_train.commands", "curate", "build the data set only"),
+    "evaluate": ("pas_train.cli", "evaluate", "k-NN and linear probe of a checkpoint on the data sets of the yaml"),
+    "select": ("pas_train.commands", "select", "another size of a finished data set, in seconds"),
+    "report": ("pas_train.commands", "report", "the funnel report of a workspace"),
+    "trace": ("pas_train.commands", "trace", "everything known about one image"),
+    "validate": ("pas_train.cli", "lightning_command", "the online k-NN protocol on a checkpoint"),
+    "test": ("pas_train.cli", "lightning_command", "the same as evaluate"),
+    "predict": ("pas_train.cli", "lightning_command", "embeddings of an image source, as Parquet"),
+}
+
+
+def usage() -> str:
+    """The text of --help."""
+    lines = [
+        "usage: python -m pas_train COMMAND --config FILE [--KEY VALUE ...]",
+        "",
+        "Precision at Scale: a curated image data set from a pool of images, and a backbone pretrained on it.",
+        "",
+        "commands:",
+        *(f"  {name:<10} {text}" for name, (_, _, text) in COMMANDS.items()),
+        "",
+        "FILE is a yaml in the current directory, or the name of a packaged one (quickstart.yaml, pool.yaml, ...).",
+        "Every key of it can be given on the command line: --model.init_args.temperature 0.1",
+        "python -m pas_train COMMAND --help lists the keys of a command.",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if args else 2
+    if args[0] in ("--version", "version"):
+        from importlib.metadata import version
+
+        print(f"pas-train {version('pas-train')}")
+        return 0
+    command, rest = args[0], args[1:]
+    if command not in COMMANDS:
+        close = difflib.get_close_matches(command, COMMANDS, n=2)
+        hint = f"; did you mean {' or '.join(close)}?" if close else f"; commands are {', '.join(COMMANDS)}"
+        print(f"pas_train: error: unknown command '{command}'{hint}", file=sys.stderr)
+        return 2
+    from pas_train.configs import ConfigError, resolve_configs
+
+    try:
+        rest = resolve_configs(rest)
+    except ConfigError as error:
+        print(f"pas_train: error: {error}", file=sys.stderr)
+        return 2
+    # Lightning's launcher starts the other ranks by running this program's command line again.
+    sys.argv = [sys.argv[0] if argv is None else "pas_train", command, *rest]
+    from pas_train.errors import reported
+
+    module, function, _ = COMMANDS[command]
+    with reported():
+        getattr(importlib.import_module(module), function)(command, rest)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""LightningCLI behind fit, validate, test and predict; `evaluate` is `test`."""
+
+import copy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from pas_train import commands
+from pas_train.evaluation.evaluation import Evaluation
+from pas_train.fitting import Tracking, evaluate_checkpoint, train
+from pas_train.parsing import ShortErrors
+from pas_train.runs import Run
+
+
+class ShortParser(ShortErrors, LightningArgumentParser):
+    """LightningCLI's parser with short errors."""
+
+
+class PasCLI(LightningCLI):
+    """The yaml's `trainer`, `model`, `data`, with `curation`, `evaluation` and `tracking` beside them."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the sections that are ours."""
+        parser.add_argument("--workspace", type=str | None, default=None, help="folder of the data set; default runs/<domain>")
+        parser.add_argument("--pool", type=str | None, default=None, help="folder of images, or of shards")
+        parser.add_argument("--curation", type=commands.curation_class() | None, default=None, help="the pipeline")
+        parser.add_argument("--evaluation", type=Evaluation, default=Evaluation(), help="what to judge the backbone on")
+        parser.add_argument("--tracking", type=Tracking, default=Tracking(), help="Weights & Biases")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.every_n_epochs": 1, "checkpoint.save_top_k": 1})
+
+    def before_instantiate_classes(self) -> None:
+        """Makes the trainer agree with torchrun or SLURM, then checks what can be checked without a model."""
+        trainer = self.options["trainer"]
+        trainer["devices"], trainer["num_nodes"] = commands.launched_devices(trainer["devices"], trainer["num_nodes"])
+
+    @property
+    def options(self) -> Any:
+        """The parsed configuration of the subcommand."""
+        return self.config[self.subcommand]
+
+    @property
+    def workspace(self) -> Path:
+        """The folder of the data set."""
+        curation = self.options.get("curation")
+        return commands.workspace_path(self.options.get("workspace"), curation and curation.domain)
+
+    def _parse_ckpt_path(self) -> None:
+        """Keeps the command line's settings; LightningCLI would let a checkpoint's override them."""
+
+    def fit(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None, **_: Any) -> None:
+        """Curates what is missing, trains what is not trained, judges what is not judged, and writes the report."""
+        built = self.config_init[self.subcommand]
+        evaluation: Evaluation = built["evaluation"]
+        evaluation.check(self.workspace)
+        curation = built.get("curation")
+        source = getattr(datamodule, "source", None)
+        if curation is not None:
+            manifest = commands.run_curation(curation, self.workspace, built.get("pool"), built["trainer"].as_dict())
+            if source is None:
+                source = datamodule.source = str(manifest)
+        run = Run(self.workspace, self.plain_config(), Path(source) if source else None)
+        train(self, model, datamodule, run, ckpt_path)
+
+    def test(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None, **_: Any) -> None:
+        """All configured evaluations of a checkpoint."""
+        evaluate_checkpoint(self, model, ckpt_path)
+
+    def plain_config(self) -> dict[str, Any]:
+        """The configuration as plain dictionaries."""
+        config = copy.deepcopy(self.options).as_dict()
+        return {key: value for key, value in config.items() if key not in ("config", "ckpt_path")}
+
+
+def lightning_command(command: str, args: Sequence[str]) -> None:
+    """Runs one of LightningCLI's subcommands on sys.argv."""
+    PasCLI(
+        trainer_class=Trainer,
+        trainer_defaults={"use_distributed_sampler": False, "logger": False},
+        save_config_callback=None,
+        seed_everything_default=0,
+        parser_class=ShortParser,
+        parser_kwargs={"parser_mode": "omegaconf"},
+        auto_configure_optimizers=False,
+    )
+
+
+def evaluate(command: str, args: Sequence[str]) -> None:
+    """The command `evaluate`."""
+    sys.argv[1] = "test"
+    lightning_command("test", args)

@@ -1,0 +1,174 @@
+"""The commands around a data set, and the one file where pas_train meets curation.
+
+`select`, `report` and `trace` read a finished workspace and import no torch; so curation is imported in functions.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pas_train.parsing import accept_sections, section_parser
+
+if TYPE_CHECKING:
+    from curation.pipeline import Curation
+    from curation.workspace import Workspace
+
+OTHERS = ("model", "data", "evaluation", "tracking", "checkpoint", "ckpt_path")
+
+
+def workspace_path(workspace: str | None, domain: str | None) -> Path:
+    """The folder of the data set: the yaml's `workspace`, else runs/<domain>."""
+    return Path(workspace) if workspace is not None else Path("runs") / (domain or "default").replace(" ", "-")
+
+
+def curation_class() -> "type[Curation]":
+    """The class behind the yaml's `curation:`."""
+    from curation.pipeline import Curation
+
+    return Curation
+
+
+def launched_devices(devices: Any, num_nodes: int) -> tuple[Any, int]:
+    """Devices and nodes that agree with torchrun or SLURM."""
+    from curation.session import launched_devices as agree
+
+    return agree(devices, num_nodes)
+
+
+def run_curation(curation: "Curation", workspace: Path, pool: str | None, trainer: dict[str, Any]) -> Path:
+    """Runs the stages that are missing or stale on the devices of the trainer section; returns the manifest."""
+    from curation.session import Session
+
+    devices = trainer.get("devices", "auto")
+    if isinstance(devices, str) and devices.lstrip("-").isdigit():
+        devices = int(devices)
+    strategy = trainer.get("strategy", "auto")
+    session = Session(
+        trainer.get("accelerator", "auto"),
+        devices,
+        int(trainer.get("num_nodes") or 1),
+        strategy if isinstance(strategy, str) else "auto",
+        curation.precision,
+    )
+    return curation.run(workspace, Path(pool) if pool else None, session)
+
+
+def curate(command: str, args: Sequence[str]) -> None:
+    """The command `curate`."""
+    parser = section_parser("Builds the data set of a config: what is missing or stale, nothing else.")
+    parser.add_argument("--curation", type=curation_class(), help="the pipeline")
+    parser.add_argument("--trainer", type=dict, default={}, help="accelerator, devices, num_nodes, strategy")
+    accept_sections(parser, *OTHERS, "seed_everything")
+    config = parser.parse_args(list(args))
+    curation = parser.instantiate(config).curation
+    workspace = workspace_path(config.workspace, curation.domain)
+    manifest = run_curation(curation, workspace, config.pool, config.trainer)
+    print(f"data set    {manifest}")
+
+
+def finished(workspace: Path) -> "Workspace":
+    """A workspace whose selection is finished and unchanged. Raises FileNotFoundError or ValueError."""
+    from curation.manifest import verify_manifest
+    from curation.workspace import Workspace
+
+    space = Workspace(workspace)
+    verify_manifest(space)
+    return space
+
+
+def _read(args: Sequence[str], description: str, *extra: tuple[str, dict[str, Any]]) -> tuple[Any, Path]:
+    """Parsed arguments and the workspace, for commands that only read."""
+    parser = section_parser(description)
+    parser.add_argument("--curation", type=Any, default=None, help="the pipeline; only its domain is read")
+    accept_sections(parser, *OTHERS, "trainer", "seed_everything")
+    for name, options in extra:
+        parser.add_argument(name, **options)
+    config = parser.parse_args(list(args))
+    curation = config.curation
+    domain = curation.get("domain") if hasattr(curation, "get") else None
+    return config, workspace_path(config.workspace, domain)
+
+
+def select(command: str, args: Sequence[str]) -> None:
+    """The command `select`: another size of a finished data set; sizes are nested, because the order is total."""
+    from curation.sizes import write_size
+
+    config, workspace = _read(
+        args,
+        "Writes another size of a finished data set; a smaller one is a subset of a larger one.",
+        ("--size", {"type": int, "required": True, "help": "images to keep"}),
+        ("--name", {"type": str | None, "default": None, "help": "name of the new data set; default size-<N>"}),
+    )
+    manifest = write_size(finished(workspace), config.size, config.name or f"size-{config.size}")
+    print(f"data set    {manifest}: {config.size} images")
+
+
+def report(command: str, args: Sequence[str]) -> None:
+    """The command `report`: writes report/index.html."""
+    _, workspace = _read(args, "Writes the report of a workspace.")
+    print(f"report      {write_report(workspace)}")
+
+
+def write_report(workspace: Path) -> Path:
+    """Writes report/index.html; returns its path."""
+    from curation.report import write_report as write
+
+    return write(workspace)
+
+
+def data_set_figures(workspace: Path) -> dict[str, Any]:
+    """The funnel, the selection's result, and the figures against a known answer, of a finished workspace."""
+    from curation.ledger import funnel, read_ledger
+    from curation.workspace import Workspace
+    from datamodules.files import read_json
+
+    space = Workspace(workspace)
+    record = space.stage_record("select") or {}
+    return {
+        "funnel": funnel(read_ledger(space)),
+        "result": record.get("result", {}),
+        "answer": read_json(workspace / "columns" / "answer.json"),
+    }
+
+
+def data_set_pictures(workspace: Path, count: int = 16) -> dict[str, Any]:
+    """The funnel, the selection's result and decoded sample images by fate (kept, or the drop reason)."""
+    import pyarrow.compute as pc
+
+    from curation.images import ImageReader
+    from curation.ledger import read_ledger
+    from curation.workspace import Workspace
+    from datamodules.decoding import ImageLimits
+
+    space = Workspace(workspace)
+    ledger = read_ledger(space)
+    reader = ImageReader(space.index, space.roots, ImageLimits())
+    fates = pc.fill_null(ledger["drop_reason"], "kept").to_pylist()
+    samples: dict[str, list[Any]] = {}
+    for row, fate in enumerate(fates):
+        if fate != "unreadable" and len(samples.setdefault(fate, [])) < count:
+            samples[fate].append(reader.rgb(row))
+    figures = data_set_figures(workspace)
+    return {"funnel": figures["funnel"], "samples": samples, "result": figures["result"]}
+
+
+def trace(command: str, args: Sequence[str]) -> None:
+    """The command `trace`: everything known about one image."""
+    from curation.ledger import trace_key
+
+    config, workspace = _read(
+        args, "Prints everything known about one image.", ("key", {"type": str, "help": "the image's key"})
+    )
+    for name, value in trace_key(workspace, config.key).items():
+        print(f"{name:<20} {_readable(value)}")
+
+
+def _readable(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, list):
+        return json.dumps([round(item, 4) if isinstance(item, float) else item for item in value])
+    return str(value)

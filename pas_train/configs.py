@@ -1,0 +1,52 @@
+"""Config files by bare name: a file in the current directory, else a packaged one."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+# Beside the packages, in a checkout as in an installation; a folder `configs` of the user's own does not shadow it.
+FOLDER = Path(__file__).resolve().parent.parent / "configs"
+
+
+class ConfigError(ValueError):
+    """A config that is neither a file nor packaged."""
+
+
+def packaged() -> list[str]:
+    """Names of the packaged configs."""
+    return sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.yaml"))
+
+
+def find_config(name: str) -> Path:
+    """The file for a config's name. Raises ConfigError with the choices."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    for candidate in (FOLDER / name, FOLDER / f"{name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    close = difflib.get_close_matches(name, packaged(), n=2)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise ConfigError(
+        f"--config {name}: no such file, and no packaged config of that name; {hint}packaged are {', '.join(packaged())}"
+    )
+
+
+def resolve_configs(args: Sequence[str]) -> list[str]:
+    """Arguments with every `--config NAME`, `--config=NAME` and `-c NAME` replaced by the file's path."""
+    resolved: list[str] = []
+    pending = False
+    for arg in args:
+        if pending:
+            resolved.append(str(find_config(arg)))
+            pending = False
+        elif arg in ("--config", "-c"):
+            resolved.append("--config")
+            pending = True
+        elif arg.startswith("--config="):
+            resolved.append(f"--config={find_config(arg.removeprefix('--config='))}")
+        else:
+            resolved.append(arg)
+    if pending:
+        raise ConfigError("--config needs a file")
+    return resolved

@@ -1,0 +1,177 @@
+"""What `fit` does once the data set is there: train or go on, evaluate, track, report."""
+
+import csv
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger
+from torch import nn
+
+from pas_train import commands, summary
+from pas_train.runs import Run
+from pas_train.tracking import log_curation, log_results, make_wandb_logger
+
+if TYPE_CHECKING:
+    from pas_train.cli import PasCLI
+
+
+@dataclass
+class Tracking:
+    """Weights & Biases.
+
+    Args:
+        enabled: False logs to metrics.csv and results.json only.
+        project: Project of the runs.
+        offline: True never asks the server; null goes offline, and says so, where there is no key.
+    """
+
+    enabled: bool = True
+    project: str = "pas"
+    offline: bool | None = None
+
+
+def train(cli: "PasCLI", model: LightningModule, data: LightningDataModule, run: Run, ckpt_path: str | None) -> None:
+    """Trains what is not trained, judges what is not judged, and ends with the table and the report."""
+    trainer: Trainer = cli.trainer
+    zero = trainer.is_global_zero
+    tracked = None
+    if run.trained and run.results is not None:
+        if zero:
+            print(f"training    finished before: {run.folder}")
+    else:
+        loggers = attach(cli, run)
+        if not run.trained:
+            fit(trainer, model, data, run, ckpt_path)
+        if zero:
+            results = judge(cli, model, run)
+            tracked = _track(cli, loggers[1:], results)
+        trainer.strategy.barrier()
+    if zero:
+        curated = cli.options.get("curation") is not None
+        report = commands.write_report(cli.workspace) if curated else None
+        figures = commands.data_set_figures(cli.workspace) if curated else None
+        print(summary.table(figures, run, report, tracked))
+
+
+def attach(cli: "PasCLI", run: Run) -> list[Logger]:
+    """Gives the trainer this run's folder, checkpoints and loggers: metrics.csv, then W&B where it is wanted."""
+    trainer, tracking = cli.trainer, cli.config_init[cli.subcommand]["tracking"]
+    metrics = CSVLogger(run.folder, name="", version="", flush_logs_every_n_steps=20)
+    loggers: list[Logger] = [metrics]
+    if trainer.is_global_zero:
+        run.save_config(cli.parser.dump(cli.config, skip_none=False))
+        _keep_history(metrics, run)
+        if tracking.enabled:
+            curation = cli.options.get("curation")
+            config = {**cli.plain_config(), "data_set": {"source": str(run.source), "identity": run.data_identity}}
+            tracked = make_wandb_logger(
+                tracking.project, curation.domain if curation else "data", run.name, run.folder, config, tracking.offline
+            )
+            loggers += [tracked] if tracked is not None else []
+    trainer.loggers = loggers
+    for callback in trainer.callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = str(run.checkpoints)
+    return loggers
+
+
+def _keep_history(logger: CSVLogger, run: Run) -> None:
+    """Lightning's CSVLogger begins its file anew; a run that goes on keeps the rows up to its checkpoint."""
+    path = run.folder / "metrics.csv"
+    rows: list[dict[str, Any]] = []
+    if path.exists() and run.last is not None:
+        step = torch.load(run.last, map_location="cpu", weights_only=False)["global_step"]
+        with open(path, newline="") as file:
+            rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
+        rows = [row for row in rows if run.trained or int(row["step"]) < step]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+        writer = logger.experiment
+    writer.metrics = rows  # type: ignore[attr-defined]
+    writer.save()
+
+
+def fit(trainer: Trainer, model: LightningModule, data: LightningDataModule, run: Run, ckpt_path: str | None) -> None:
+    """Trains from the given checkpoint, else from the run's last one, else from the start."""
+    start = ckpt_path or run.last
+    if trainer.is_global_zero:
+        if not run.untrained.exists():
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+            torch.save(backbone_of(model).state_dict(), run.untrained)
+        print(f"training    {f'goes on from {start}' if start else 'starts'}: {run.folder}", flush=True)
+    # Our own checkpoint, or one that the person names: it may hold the state of loaders and callbacks.
+    trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=False)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        run.mark_trained(trainer.global_step, trainer.current_epoch)
+
+
+def backbone_of(model: LightningModule) -> nn.Module:
+    """The part of a method that is evaluated and exported."""
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        raise ValueError(f"model: {type(model).__name__} has no backbone to evaluate; use a class of pas_train.methods")
+    return backbone
+
+
+def judge(cli: "PasCLI", model: LightningModule, run: Run) -> dict[str, Any]:
+    """Evaluates the trained backbone of a run beside its baselines and writes results.json."""
+    import copy
+
+    evaluation = cli.config_init[cli.subcommand]["evaluation"]
+    if run.last is not None:
+        state = torch.load(run.last, map_location="cpu", weights_only=False)["state_dict"]
+        model.load_state_dict(state)
+    trained = backbone_of(model)
+    untrained = copy.deepcopy(trained)
+    if run.untrained.exists():
+        untrained.load_state_dict(torch.load(run.untrained, map_location="cpu"))
+    figures = evaluate(cli, model, trained, untrained)
+    return run.write_results(figures, {"evaluation": cli.plain_config().get("evaluation")})
+
+
+def evaluate(cli: "PasCLI", model: Any, trained: nn.Module, untrained: nn.Module | None) -> dict[str, Any]:
+    """The figures of all configured evaluations, in the shape of results.json."""
+    evaluation = cli.config_init[cli.subcommand]["evaluation"]
+    mean = [float(value) / 255 for value in model.mean.flatten()]
+    std = [float(value) / 255 for value in model.std.flatten()]
+    device = cli.trainer.strategy.root_device
+    return evaluation.run(trained, untrained, mean, std, device, cli.workspace)
+
+
+def evaluate_checkpoint(cli: "PasCLI", model: LightningModule, ckpt_path: str | None) -> None:
+    """The commands `evaluate` and `test`: figures of a checkpoint, printed and kept beside it."""
+    if ckpt_path is None:
+        raise ValueError("--ckpt_path is not set; name the checkpoint to evaluate")
+    if not Path(ckpt_path).is_file():
+        raise FileNotFoundError(f"--ckpt_path: {ckpt_path} does not exist")
+    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=False)
+    model.load_state_dict(checkpoint["state_dict"])
+    if cli.trainer.is_global_zero:
+        from datamodules.files import write_json
+
+        figures = evaluate(cli, model, backbone_of(model), None)
+        path = Path(ckpt_path).with_suffix(".evaluation.json")
+        write_json(path, {"checkpoint": ckpt_path, "step": checkpoint["global_step"], "evaluation": figures})
+        print(summary.accuracies(figures))
+        print(f"figures     {path}")
+
+
+def _track(cli: "PasCLI", loggers: list[Logger], results: dict[str, Any]) -> str | None:
+    """Sends the curation's figures, sample pictures and the evaluation to W&B; returns where the run lies."""
+    where = None
+    for logger in loggers:
+        if cli.options.get("curation") is not None:
+            log_curation(logger, **commands.data_set_pictures(cli.workspace))
+        log_results(logger, results["evaluation"])
+        logger.finalize("success")
+        where = str(getattr(logger.experiment, "url", None) or getattr(logger.experiment, "dir", ""))
+    return where
+
+

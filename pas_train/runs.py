@@ -1,0 +1,73 @@
+"""The folder of one training run: named by method, data set and settings, so that the same command goes on with it."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from datamodules.files import atomic, fingerprint, read_json, sha256_file, write_json
+
+# Trainer keys that change where and how fast a run goes, not what it learns.
+RUNTIME = ("accelerator", "devices", "num_nodes", "logger", "callbacks", "enable_progress_bar", "log_every_n_steps",
+           "enable_model_summary", "default_root_dir", "profiler", "strategy", "enable_checkpointing",
+           "check_val_every_n_epoch", "val_check_interval", "num_sanity_val_steps", "benchmark")  # fmt: skip
+
+
+class Run:
+    """training/<run>: config.yaml, checkpoints/, metrics.csv, results.json."""
+
+    def __init__(self, workspace: Path, config: dict[str, Any], source: Path | None) -> None:
+        settings = copy.deepcopy({key: config.get(key) for key in ("model", "data", "trainer", "seed_everything")})
+        for key in RUNTIME:
+            settings["trainer"].pop(key, None)
+        arguments = settings["data"].get("init_args", settings["data"])
+        for key in ("num_workers", "source"):
+            arguments.pop(key, None)
+        self.source = source
+        identity = sha256_file(source) if source and source.is_file() else str(source)
+        method = str(settings["model"].get("class_path", "model")).rsplit(".", 1)[-1].lower()
+        data = source.parent.name if source and source.name == "manifest.parquet" else "data"
+        self.name = f"{method}-{data}-{fingerprint([settings, identity])[:8]}"
+        self.folder = workspace / "training" / self.name
+        self.data_identity = identity
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def untrained(self) -> Path:
+        """The backbone's weights before the first step."""
+        return self.checkpoints / "untrained.pt"
+
+    @property
+    def last(self) -> Path | None:
+        """The newest checkpoint, if there is one."""
+        path = self.checkpoints / "last.ckpt"
+        return path if path.exists() else None
+
+    @property
+    def trained(self) -> bool:
+        """Whether training has ended as configured."""
+        return (self.folder / "trained.json").exists()
+
+    def mark_trained(self, steps: int, epochs: int) -> None:
+        """Records the end of training."""
+        write_json(self.folder / "trained.json", {"steps": steps, "epochs": epochs})
+
+    @property
+    def results(self) -> dict[str, Any] | None:
+        """results.json, if the evaluation is done."""
+        return read_json(self.folder / "results.json")
+
+    def write_results(self, evaluation: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+        """Writes results.json."""
+        results = {"run": self.name, "data": {"source": str(self.source), "identity": self.data_identity},
+                   "settings": settings, "evaluation": evaluation}  # fmt: skip
+        write_json(self.folder / "results.json", results)
+        return results
+
+    def save_config(self, text: str) -> None:
+        """Writes config.yaml: the whole configuration with every default, ready for --config."""
+        with atomic(self.folder / "config.yaml") as temporary:
+            temporary.write_text(text)
