@@ -1,3 +1,4 @@
+import dataclasses
 import pickle
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_detector__travels_to_workers(detector: RapidOCRDetector) -> None:
 def test_identity__names_version_settings_and_checksum(detector: RapidOCRDetector) -> None:
     identity = detector.identity
     assert identity["name"].startswith("rapidocr ") and len(identity["sha256"]) == 64
-    assert identity["settings"] == {"side_px": 480, "threshold": 0.7, "upscale": 2.0, "min_aspect": 1.3}
+    assert identity["settings"] == dataclasses.asdict(detector)
     assert identity["version"]
 
 
@@ -92,7 +93,8 @@ def test_detector__says_how_to_install_or_skip(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("side_px", 10), ("threshold", 1.0), ("upscale", 0.5), ("min_aspect", -1.0)]
+    ("setting", "value"),
+    [("side_px", 10), ("threshold", 1.0), ("upscale", 0.5), ("min_aspect", -1.0), ("max_share", 0.0)],
 )
 def test_detector__refuses_wrong_settings(setting: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"curation.text.detector.{setting}.*{value}"):
