@@ -1,0 +1,1 @@
+"""Protocols that judge a backbone, on labelled data sets."""

@@ -1,0 +1,85 @@
+"""Schedules in fractional epochs, and the LARS of MoCo v3."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+def warmup_cosine(epoch: float, base_lr: float, batch_size: int, warmup_epochs: float, epochs: float) -> float:
+    """Learning rate at a fractional epoch: linear from 0 over the warm-up, then half a cosine down to 0.
+
+    The peak is base_lr * batch_size / 256, batch_size being the global batch (MoCo v3, section 4.1).
+    """
+    peak = base_lr * batch_size / 256
+    if epoch < warmup_epochs:
+        return peak * epoch / warmup_epochs
+    if epochs <= warmup_epochs:  # a trial run that ends inside the warm-up
+        return peak
+    return peak * 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / (epochs - warmup_epochs)))
+
+
+def momentum_cosine(epoch: float, base: float, epochs: float) -> float:
+    """Momentum of the key encoder at a fractional epoch, from `base` at 0 to 1 at `epochs` along half a cosine."""
+    return 1 - (1 - base) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+
+class LARS(Optimizer):
+    """Layer-wise adaptive rate scaling as MoCo v3 uses it for ResNets, with multi-tensor operations.
+
+    Parameters with more than one dimension: g = g + weight_decay * p, then g = g * trust * |p| / |g| (1 where a norm
+    is 0). Biases and norms get neither. Then u = momentum * u + g and p = p - lr * u. (timm's and lightly's LARS
+    divide by |g| + weight_decay * |p| instead, which is another optimiser.)
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 0.0,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-6,
+        trust_coefficient: float = 0.001,
+    ) -> None:
+        if lr < 0 or momentum < 0 or weight_decay < 0:
+            raise ValueError(f"LARS: lr, momentum and weight_decay must be >= 0, got {lr}, {momentum}, {weight_decay}")
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust_coefficient}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update; returns the closure's loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                self._update(params, group)
+        return loss
+
+    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        momenta = []
+        for p in params:
+            state = self.state[p]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(p)
+            momenta.append(state["momentum"])
+        updates: list[Tensor] = [p.grad for p in params if p.grad is not None]
+        scaled = [i for i, p in enumerate(params) if p.ndim > 1]
+        if scaled:
+            weights = [params[i] for i in scaled]
+            decayed = torch._foreach_add([updates[i] for i in scaled], weights, alpha=group["weight_decay"])
+            weight_norms = torch.stack(torch._foreach_norm(weights))
+            update_norms = torch.stack(torch._foreach_norm(decayed))
+            usable = (weight_norms > 0) & (update_norms > 0)
+            rates = torch.where(usable, group["trust"] * weight_norms / update_norms, 1.0)  # no read back to the host
+            torch._foreach_mul_(decayed, list(rates.unbind()))
+            for i, update in zip(scaled, decayed, strict=True):
+                updates[i] = update
+        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_add_(momenta, updates)
+        torch._foreach_add_(params, momenta, alpha=-group["lr"])

@@ -1,0 +1,154 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+
+from datamodules import view_arrays, view_kernels, views
+from datamodules.views import VIEW_1, VIEW_2, ViewPair, ViewSettings, draw_view, resize_taps
+
+SIZE = 48
+PLAIN = ViewSettings(jitter=0, grey=0, blur=0, solarize=0, flip=0, crop_min=1.0)
+
+
+def picture(seed: int = 0, height: int = 80, width: int = 100) -> np.ndarray:
+    """A smooth random image with edges, as photographs have."""
+    small = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def planes_of(image: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
+
+
+def distance(planes: np.ndarray, image: Image.Image) -> np.ndarray:
+    return np.abs(planes.transpose(1, 2, 0) - np.asarray(image).astype(np.float32))
+
+
+@pytest.mark.parametrize("pixels", [view_arrays, view_kernels])
+@pytest.mark.parametrize("factor", [0.6, 0.85, 1.0, 1.3])
+@pytest.mark.parametrize(
+    ("operation", "pillow"),
+    [(0, ImageEnhance.Brightness), (1, ImageEnhance.Contrast), (2, ImageEnhance.Color)],
+)
+def test_jitter__as_pillow(pixels, operation: int, pillow, factor: float) -> None:
+    image = picture(1, SIZE, SIZE)
+    planes, factors = planes_of(image), np.full(4, factor, dtype=np.float32)
+    pixels.jitter(planes, np.array([operation]), factors)
+    assert distance(planes, pillow(Image.fromarray(image)).enhance(factor)).max() <= 1
+
+
+@pytest.mark.parametrize("shift", [-0.1, -0.03, 0.0, 0.1])
+def test_jitter__hue_as_pillow_but_finer(shift: float) -> None:
+    image = picture(2, SIZE, SIZE)
+    hue, saturation, value = Image.fromarray(image).convert("HSV").split()
+    moved = Image.fromarray((np.asarray(hue).astype(np.int64) + int(shift * 255)).astype(np.uint8))
+    expected = Image.merge("HSV", (moved, saturation, value)).convert("RGB")
+    planes, factors = planes_of(image), np.array([1, 1, 1, int(shift * 255) / 255], dtype=np.float32)
+    view_kernels.jitter(planes, np.array([3]), factors)
+    # Pillow keeps hue and saturation in 8 bits, which costs it up to 3 levels; ours does not.
+    assert distance(planes, expected).mean() < 1
+
+
+def test_grey_and_solarize__equal_pillow() -> None:
+    image = picture(3, SIZE, SIZE)
+    planes, out = planes_of(image), np.empty((3, SIZE, SIZE), dtype=np.uint8)
+    view_kernels.grey(planes)
+    assert distance(planes, Image.fromarray(image).convert("L").convert("RGB")).max() == 0
+    view_kernels.store(planes_of(image), 128, True, out)
+    expected = ImageOps.mirror(ImageOps.solarize(Image.fromarray(image)))
+    np.testing.assert_array_equal(out.transpose(1, 2, 0), np.asarray(expected))
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 2.0])
+def test_blur__near_pillow(sigma: float) -> None:
+    image = picture(4, SIZE, SIZE)
+    planes = planes_of(image)
+    view_kernels.blur(planes, views.blur_taps(sigma))
+    # Pillow approximates the Gaussian by box blurs.
+    assert distance(planes, Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma))).mean() < 0.7
+
+
+@pytest.mark.parametrize("box", [(0, 0, 80, 100), (10, 20, 50, 60), (5, 7, 12, 9), (0, 0, 48, 1), (30, 3, 1, 1)])
+def test_resize__as_pillow(box: tuple[int, int, int, int]) -> None:
+    image, planes = picture(5), np.empty((3, SIZE, SIZE), dtype=np.float32)
+    top, left, height, width = box
+    view_kernels.resize(image, top, left, width, *resize_taps(height, SIZE), *resize_taps(width, SIZE), planes)
+    crop = Image.fromarray(image[top : top + height, left : left + width])
+    expected = crop.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    assert distance(planes, expected).max() <= 1  # Pillow rounds between its two passes
+
+
+def test_views__kernels_equal_their_numpy_twins(monkeypatch: pytest.MonkeyPatch) -> None:
+    outs = []
+    for pixels in (view_kernels, view_arrays):
+        monkeypatch.setattr(views, "pixel_functions", lambda pixels=pixels: pixels)
+        pair = ViewPair(SIZE, (VIEW_1, dataclasses.replace(VIEW_2, blur=0.5, solarize=0.5)), seed=1)
+        out = np.empty((24, 2, 3, SIZE, SIZE), dtype=np.uint8)
+        for sample in range(len(out)):
+            pair(picture(sample, 60 + sample, 90 - sample), epoch=2, sample=sample, out=out[sample])
+        outs.append(out)
+    np.testing.assert_array_equal(*outs)
+
+
+def test_views__function_of_seed_epoch_sample_and_view() -> None:
+    def pair(seed: int = 0, epoch: int = 0, sample: int = 0) -> np.ndarray:
+        out = np.empty((2, 3, SIZE, SIZE), dtype=np.uint8)
+        ViewPair(SIZE, (VIEW_1, VIEW_1), seed)(picture(), epoch, sample, out)
+        return out
+
+    first = pair()
+    assert (pair() == first).all() and (first[0] != first[1]).any()
+    assert all((other != first).any() for other in (pair(seed=1), pair(epoch=1), pair(sample=1)))
+
+
+def test_views__nothing_but_a_resize() -> None:
+    out = np.empty((2, 3, SIZE, SIZE), dtype=np.uint8)
+    ViewPair(SIZE, (PLAIN, dataclasses.replace(PLAIN, flip=1)), 0)(picture(0, 60, 60), 0, 0, out)
+    np.testing.assert_array_equal(out[0], out[1][:, :, ::-1])
+    expected = Image.fromarray(picture(0, 60, 60)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    assert np.abs(out[0].transpose(1, 2, 0).astype(int) - np.asarray(expected)).max() <= 1
+
+
+def test_draw_view__boxes_and_frequencies() -> None:
+    drawn = [draw_view(VIEW_2, (75, 100), 0, 0, sample, 1) for sample in range(4000)]
+    shares = np.array([view.height * view.width / 7500 for view in drawn])
+    assert 0.07 < shares.min() and shares.max() <= 1
+    assert all(view.top + view.height <= 75 and view.left + view.width <= 100 for view in drawn)
+    assert {tuple(view.order) for view in drawn if len(view.order)} == set(map(tuple, _permutations()))
+    for name, expected in (("grey", 0.2), ("solarize", 0.2), ("flip", 0.5)):
+        assert np.mean([getattr(view, name) for view in drawn]) == pytest.approx(expected, abs=0.03)
+    assert np.mean([view.sigma > 0 for view in drawn]) == pytest.approx(0.1, abs=0.02)
+    assert np.mean([len(view.order) == 4 for view in drawn]) == pytest.approx(0.8, abs=0.03)
+
+
+def _permutations():
+    import itertools
+
+    return itertools.permutations(range(4))
+
+
+def test_crop_box__distributed_as_torchvision() -> None:
+    import torch
+    from torchvision.transforms import RandomResizedCrop
+
+    ours = [draw_view(VIEW_1, (50, 120), 3, 0, sample, 0)[:4] for sample in range(3000)]
+    torch.manual_seed(0)
+    image = torch.empty(3, 50, 120)
+    theirs = [RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(3000)]
+    for level in (0.1, 0.5, 0.9):  # of top, left, height and width; a wide image, so that tries fail
+        difference = np.quantile(ours, level, axis=0) - np.quantile(theirs, level, axis=0)
+        assert np.abs(difference).max() <= 5
+
+
+def test_crop_box__very_wide_image_is_cropped_at_the_centre() -> None:
+    view = draw_view(dataclasses.replace(VIEW_1, crop_min=1.0), (10, 100), 0, 0, 0, 0)
+    assert view[:4] == (0, 43, 10, 13)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"flip": 1.5}, {"crop_min": 0}, {"hue": 0.6}, {"blur_sigma_min": 3.0}, {"contrast": -0.1}]
+)
+def test_view_settings__wrong_values_are_named(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="view"):
+        ViewSettings(**wrong)

@@ -1,0 +1,240 @@
+import ast
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback, Trainer
+from torch import nn
+from torch.utils.data import DataLoader
+
+import pas_train
+from pas_train.methods import MoCoV3
+
+VIT = {
+    "backbone": "vit_tiny_patch16_224",
+    "backbone_options": {"embed_dim": 16, "depth": 1, "num_heads": 2, "patch_size": 8},
+}
+RESNET = {
+    "backbone": "resnet18",
+    "backbone_options": {"channels": (4, 4, 8, 8), "layers": (1, 1, 1, 1)},
+    "small_images": True,
+}
+SMALL = {"image_size": 16, "projector_hidden": 24, "projector_dim": 8, "base_lr": 0.02, "warmup_epochs": 1.5}
+SMALL["base_momentum"] = 0.9  # so that ten steps show the momentum encoder
+RECIPES = {
+    "vit-adamw": {**VIT, **SMALL},
+    "resnet-lars": {**RESNET, **SMALL, "optimizer": "lars", "base_lr": 0.3, "temperature": 1.0, "weight_decay": 1e-4},
+}
+BATCH, STEPS_PER_EPOCH, EPOCHS = 8, 5, 2
+
+
+def batches(count: int = STEPS_PER_EPOCH, size: int = 16) -> list[dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, BATCH, 3, size, size)
+    return [
+        {
+            "views": torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator),
+            "index": torch.arange(BATCH),
+            "replaced": torch.zeros(1, dtype=torch.int64),
+        }
+        for _ in range(count)
+    ]
+
+
+class Record(Callback):
+    """Keeps what a training logs, step by step."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        self.steps.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+def train(module: MoCoV3, data=None, validation=None, **settings) -> Record:
+    record = Record()
+    options = {"max_epochs": EPOCHS, "accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    options |= {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    options |= {"limit_val_batches": 1.0 if validation else 0}
+    trainer = Trainer(**{**options, **settings}, callbacks=[record])
+    loader = DataLoader(data or batches(), batch_size=None)
+    trainer.fit(module, loader, validation or [])
+    return record
+
+
+def reference_losses(module: MoCoV3, recipe: dict) -> list[float]:
+    """MoCo v3 written from the paper and the official code: two forwards an encoder, a Python EMA, plain optimisers."""
+    vit = "vit" in recipe["backbone"]
+    width, hidden, dim = module.backbone.num_features, 24, 8
+
+    def linear_stack(sizes, last_norm):
+        layers = []
+        for i in range(len(sizes) - 1):
+            layers.append(nn.Linear(sizes[i], sizes[i + 1], bias=False))
+            if i < len(sizes) - 2:
+                layers += [nn.BatchNorm1d(sizes[i + 1]), nn.ReLU()]
+            elif last_norm:
+                layers.append(nn.BatchNorm1d(sizes[i + 1], affine=False))
+        return nn.Sequential(*layers)
+
+    projector = linear_stack([width, hidden, hidden, dim] if vit else [width, hidden, dim], True)
+    predictor = linear_stack([dim, hidden, dim], vit)
+    projector.load_state_dict(module.projector.state_dict())
+    predictor.load_state_dict(module.predictor.state_dict())
+    query = nn.Sequential(copy.deepcopy(module.backbone), projector)
+    key = copy.deepcopy(query)
+    trained = [p for p in [*query.parameters(), *predictor.parameters()] if p.requires_grad]
+    momenta = [torch.zeros_like(p) for p in trained]
+    adamw = torch.optim.AdamW(trained, weight_decay=0.1)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    tau, losses = recipe.get("temperature", 0.2), []
+    for step in range(STEPS_PER_EPOCH * EPOCHS):
+        views = (batches()[step % STEPS_PER_EPOCH]["views"].float() / 255 - mean) / std
+        epoch = step / STEPS_PER_EPOCH
+        peak = recipe["base_lr"] * BATCH / 256
+        lr = peak * epoch / 1.5 if epoch < 1.5 else peak * 0.5 * (1 + math.cos(math.pi * (epoch - 1.5) / 0.5))
+        m = 1 - 0.1 * 0.5 * (1 + math.cos(math.pi * epoch / EPOCHS))
+        q1, q2 = predictor(query(views[0])), predictor(query(views[1]))
+        with torch.no_grad():
+            for p_query, p_key in zip(query.parameters(), key.parameters(), strict=True):
+                p_key.data = p_key.data * m + p_query.data * (1 - m)
+            k1, k2 = key(views[0]), key(views[1])
+        loss = 0
+        for q, k in ((q1, k2), (q2, k1)):
+            logits = torch.einsum("nc,mc->nm", F.normalize(q, dim=1), F.normalize(k, dim=1)) / tau
+            loss = loss + F.cross_entropy(logits, torch.arange(BATCH)) * 2 * tau
+        losses.append(loss.item())
+        gradients = torch.autograd.grad(loss, trained)
+        if vit:
+            for p, g in zip(trained, gradients, strict=True):
+                p.grad = g
+            adamw.param_groups[0]["lr"] = lr
+            adamw.step()
+            continue
+        for p, g, u in zip(trained, gradients, momenta, strict=True):
+            if p.ndim > 1:
+                g = g + 1e-4 * p.data
+                norm, rate = g.norm(), 1.0
+                if p.norm() > 0 and norm > 0:
+                    rate = 0.001 * p.data.norm() / norm
+                g = g * rate
+            u.mul_(0.9).add_(g)
+            p.data.sub_(lr * u)
+    return losses
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_moco_v3__ten_steps_equal_a_plain_loop(name: str) -> None:
+    module = MoCoV3(**RECIPES[name])
+    expected = reference_losses(module, RECIPES[name])
+    losses = [step["train/loss"] for step in train(module).steps]
+    assert losses == pytest.approx(expected, abs=1e-5)
+    assert abs(losses[-1] - losses[0]) > 1e-3  # it has moved
+
+
+def test_moco_v3__heads_of_the_paper() -> None:
+    def shape(head):
+        return [
+            (type(layer).__name__, getattr(layer, "out_features", None), getattr(layer, "affine", None))
+            for layer in head
+        ]
+
+    hidden = [("Linear", 24, None), ("BatchNorm1d", None, True), ("ReLU", None, None)]
+    out, plain = ("Linear", 8, None), ("BatchNorm1d", None, False)
+    vit, resnet = MoCoV3(**RECIPES["vit-adamw"]), MoCoV3(**RECIPES["resnet-lars"])
+    assert shape(vit.projector) == [*hidden, *hidden, out, plain] and shape(vit.predictor) == [*hidden, out, plain]
+    assert shape(resnet.projector) == [*hidden, out, plain] and shape(resnet.predictor) == [*hidden, out]
+    assert vit.projector[0].bias is None and vit.projector[0].in_features == 16
+
+
+def test_moco_v3__seed_decides_the_initial_weights() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        torch.manual_seed(torch.seed() % 1000)  # the global state must not matter
+        return torch.cat([p.flatten() for p in MoCoV3(**RECIPES["vit-adamw"], seed=seed).parameters()])
+
+    state = torch.get_rng_state()
+    assert torch.equal(weights(0), weights(0)) and not torch.equal(weights(0), weights(1))
+    torch.set_rng_state(state)
+    MoCoV3(**RECIPES["vit-adamw"])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_moco_v3__logs_schedules_and_spread() -> None:
+    steps = train(MoCoV3(**RECIPES["vit-adamw"])).steps
+    assert steps[0]["train/lr"] == 0 and steps[0]["train/momentum"] == pytest.approx(0.9)
+    assert steps[5]["train/momentum"] == pytest.approx(0.95)
+    assert 0 < steps[0]["train/feature_std"] < 1.5
+
+
+def test_moco_v3__schedules_end_with_max_steps_too() -> None:
+    by_steps = train(MoCoV3(**RECIPES["vit-adamw"]), max_epochs=-1, max_steps=STEPS_PER_EPOCH * EPOCHS).steps
+    by_epochs = train(MoCoV3(**RECIPES["vit-adamw"])).steps
+    assert by_steps == by_epochs
+
+
+def test_moco_v3__accumulated_batches_move_the_momentum_encoder_once() -> None:
+    module = MoCoV3(**{**RECIPES["vit-adamw"], "base_momentum": 0.5})
+    moves = []
+    module.update_momentum_encoder = moves.append
+    train(module, batches(4), max_epochs=1, accumulate_grad_batches=2)
+    assert moves == [pytest.approx(0.5), pytest.approx(0.75)]
+
+
+def test_moco_v3__knn_of_separable_classes() -> None:
+    colours = torch.tensor([[250, 0, 0], [0, 250, 0], [0, 0, 250]], dtype=torch.uint8)
+
+    def labelled(count: int) -> DataLoader:
+        labels = torch.arange(count) % 3
+        noise = torch.randint(0, 5, (count, 3, 16, 16), generator=torch.Generator().manual_seed(count))
+        rows = [
+            {"image": colours[label].view(3, 1, 1) + noise[i].byte(), "label": label, "index": torch.tensor(i)}
+            for i, label in enumerate(labels)
+        ]
+        return DataLoader(rows, batch_size=4)
+
+    module = MoCoV3(**RECIPES["vit-adamw"])
+    train(module, batches(1), [labelled(12), labelled(9)], max_epochs=1)
+    assert float(module.trainer.callback_metrics["val/knn_top1"]) == 1
+
+
+def test_moco_v3__loss_that_is_no_number_stops_and_is_not_saved() -> None:
+    module = MoCoV3(**{**RECIPES["vit-adamw"], "base_lr": 1e30})
+    with pytest.raises(ValueError, match=r"not a finite number at step .*model\.base_lr"):
+        train(module)
+    module._not_finite = torch.tensor(True)
+    with pytest.raises(ValueError, match="not a finite number"):
+        module.on_save_checkpoint({})
+
+
+def test_moco_v3__collapse_is_named() -> None:
+    module = MoCoV3(**RECIPES["vit-adamw"])
+    nn.init.zeros_(module.backbone.norm.weight)
+    nn.init.ones_(module.backbone.norm.bias)
+    with pytest.warns(UserWarning, match="embeddings have collapsed"):
+        train(module, batches(1), max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"temperature": 0}, r"model\.temperature"),
+        ({"base_momentum": 2}, r"model\.base_momentum"),
+        ({"optimizer": "sgd"}, r"model\.optimizer.*adamw, lars"),
+        ({"weight_decay": -1}, r"model\.weight_decay"),
+    ],
+)
+def test_moco_v3__wrong_settings_name_their_key(wrong: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MoCoV3(**{**RECIPES["vit-adamw"], **wrong})
+
+
+def test_methods__heavy_libraries_are_imported_where_they_are_used() -> None:
+    folder = Path(pas_train.__file__).parent
+    files = [*folder.glob("methods/*.py"), *(folder / name for name in ("backbones.py", "heads.py", "losses.py"))]
+    imports = [node for file in files for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)]
+    imports += [node for file in files for node in ast.parse(file.read_text()).body if isinstance(node, ast.Import)]
+    names = {getattr(node, "module", None) or node.names[0].name for node in imports}
+    assert not {name.split(".")[0] for name in names} & {"timm", "torchvision", "cv2", "numba", "sklearn"}
