@@ -1,0 +1,209 @@
+"""Encoders behind narrow seams: image-text models by open_clip, copy descriptors by TorchScript."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from datamodules.files import sha256_file
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+TEXTS_PER_PASS = 256
+
+
+class Prepare:
+    """Worker side of an encoder: uint8 [H, W, 3] to uint8 [3, S, S]. Light, so that it travels to loader workers.
+
+    square: resize to S x S, skewing; else the short side to S and a centre crop.
+    """
+
+    def __init__(self, size: int, square: bool, resampling: Image.Resampling) -> None:
+        self.size, self.square, self.resampling = size, square, resampling
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        image = Image.fromarray(rgb)
+        if self.square:
+            image = image.resize((self.size, self.size), self.resampling)
+        else:
+            width, height = image.size
+            scale = self.size / min(width, height)
+            wide, high = max(self.size, round(width * scale)), max(self.size, round(height * scale))
+            image = image.resize((wide, high), self.resampling)
+            left, top = (wide - self.size) // 2, (high - self.size) // 2
+            image = image.crop((left, top, left + self.size, top + self.size))
+        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+class _Encoder(nn.Module):
+    """A frozen image encoder: `prepare` in the worker, `embed_images` on the device."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, prepare: Prepare, mean: Sequence[float], std: Sequence[float], identity: dict[str, Any]) -> None:
+        super().__init__()
+        self.prepare = prepare
+        self.identity = identity
+        self.dim = 0
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 [N, 3, S, S] as floats, less the mean and over the standard deviation."""
+        return (images.to(self.mean.dtype) - self.mean) / self.std
+
+
+class ImageTextEncoder(_Encoder):
+    """An open_clip model, frozen, with CLIPN's `no` text tower where there is one."""
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, prepare: Prepare, mean: Sequence[float], std: Sequence[float],
+        no_branch: nn.Module | None, identity: dict[str, Any],
+    ) -> None:  # fmt: skip
+        super().__init__(prepare, mean, std, identity)
+        self.model, self.tokenizer, self.no_branch = model, tokenizer, no_branch
+        self.eval().requires_grad_(False)
+        self.dim = int(self.embed_texts(["a"]).shape[1])
+
+    @staticmethod
+    def load(model: str, pretrained: str | None = None, no_branch: str | None = None) -> "ImageTextEncoder":
+        """Loads a model by open_clip's name and weights, or from a folder; on the CPU.
+
+        model: open_clip architecture, or a folder with open_clip_config.json and weights (tokenizer settings, size,
+        mean and std come from it). pretrained: open_clip's weight name or a file. no_branch: file of the `no` tower;
+        None takes no_branch.safetensors of the folder, or the `_no` keys of the weights, where they are.
+        Raises FileNotFoundError or ValueError naming the yaml key; weights are never left random.
+        """
+        from curation.clipn import load_no_branch
+
+        folder = Path(model.removeprefix("local-dir:"))
+        net, transform_settings, tokenizer = _open_folder(folder) if folder.is_dir() else _open_named(model, pretrained)
+        size = transform_settings["size"]
+        prepare = Prepare(size if isinstance(size, int) else size[0], False, Image.Resampling.BICUBIC)
+        beside = folder / "no_branch.safetensors"
+        path = Path(no_branch) if no_branch else (beside if folder.is_dir() and beside.is_file() else None)
+        branch = load_no_branch(net, path) if path is not None else None
+        identity = {"name": model, "pretrained": pretrained, "files": _checksums(folder, path)}
+        return ImageTextEncoder(
+            net, tokenizer, prepare, transform_settings["mean"], transform_settings["std"], branch, identity
+        )
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Unit float32 [N, D] of uint8 [N, 3, S, S]."""
+        features = self.model.encode_image(self.normalise(images.to(self.mean.device)))  # type: ignore[operator]
+        return nn.functional.normalize(features.float(), dim=1)
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit float32 [N, D] of texts."""
+        return self._texts(texts, lambda tokens: self.model.encode_text(tokens))  # type: ignore[operator]
+
+    def embed_no_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit float32 [N, D] of the same texts by the `no` tower. Raises ValueError where there is none."""
+        if self.no_branch is None:
+            raise ValueError(
+                f"curation.ood.no_branch: the image-text model {self.identity['name']} has no `no` branch, which the "
+                "out-of-domain scores need. Give the file of one, or train it with "
+                "`python -m pas_train fit --config clipn.yaml`"
+            )
+        return self._texts(texts, self.no_branch)
+
+    def _texts(self, texts: Sequence[str], tower: Any) -> Tensor:
+        parts = []
+        with torch.no_grad():
+            for first in range(0, len(texts), TEXTS_PER_PASS):
+                tokens = self.tokenizer(list(texts[first : first + TEXTS_PER_PASS])).to(self.mean.device)
+                parts.append(nn.functional.normalize(tower(tokens).float(), dim=1))
+        return torch.cat(parts)
+
+
+def _checksums(folder: Path, branch: Path | None) -> dict[str, str]:
+    files = [folder / name for name in WEIGHTS if (folder / name).is_file()] if folder.is_dir() else []
+    return {path.name: sha256_file(path) for path in [*files, *([branch] if branch else [])]}
+
+
+def _open_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], Any]:
+    import open_clip
+
+    path = folder / "open_clip_config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"curation.embed.image_text.model: {folder} holds no open_clip_config.json")
+    config = json.loads(path.read_text())
+    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights is None:
+        raise FileNotFoundError(f"curation.embed.image_text.model: {folder} holds none of {', '.join(WEIGHTS)}")
+    net = open_clip.create_model(f"local-dir:{folder}")
+    # Miniatures store float16; they compute in float32 as every other model.
+    net = net.float()
+    context = int(config["model_cfg"]["text_cfg"].get("context_length", 77))
+    settings = config.get("preprocess_cfg", {})
+    size = settings.get("size", config["model_cfg"]["vision_cfg"]["image_size"])
+    mean = settings.get("mean", open_clip.OPENAI_DATASET_MEAN)
+    std = settings.get("std", open_clip.OPENAI_DATASET_STD)
+    return net, {"size": size, "mean": mean, "std": std}, open_clip.SimpleTokenizer(context_length=context)
+
+
+def _open_named(model: str, pretrained: str | None) -> tuple[nn.Module, dict[str, Any], Any]:
+    import open_clip
+
+    if model not in open_clip.list_models():
+        import difflib
+
+        close = difflib.get_close_matches(model, open_clip.list_models(), n=3)
+        raise ValueError(
+            f"curation.embed.image_text.model: {model} is no folder, and open_clip has no model of that name"
+            + (f"; close are {', '.join(close)}" if close else "")
+        )
+    if pretrained is None:
+        raise ValueError(
+            f"curation.embed.image_text.pretrained: {model} needs weights; one of "
+            f"{', '.join(open_clip.list_pretrained_tags_by_model(model)) or 'a local file'}"
+        )
+    try:
+        net = open_clip.create_model(model, pretrained=pretrained)
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        raise FileNotFoundError(
+            f"curation.embed.image_text: the weights {pretrained} of {model} are not here and could not be fetched "
+            f"({' '.join(str(error).split())[:200]}). Download them where there is a network, then give the file as "
+            "`pretrained`, or a folder with open_clip_config.json as `model`"
+        ) from error
+    settings = open_clip.get_model_preprocess_cfg(net)
+    return net.float(), settings, open_clip.get_tokenizer(model)
+
+
+class CopyDescriptor(_Encoder):
+    """A TorchScript copy descriptor such as SSCD: [N, 3, S, S] normalised images to unit vectors."""
+
+    def __init__(self, script: Any, prepare: Prepare, identity: dict[str, Any]) -> None:
+        super().__init__(prepare, IMAGENET_MEAN, IMAGENET_STD, identity)
+        self.script = script
+        self.eval().requires_grad_(False)
+        with torch.no_grad():
+            self.dim = int(self.embed_images(torch.zeros(1, 3, prepare.size, prepare.size, dtype=torch.uint8)).shape[1])
+
+    @staticmethod
+    def load(path: str, image_size: int = 320) -> "CopyDescriptor":
+        """Loads a TorchScript file; images are resized to a square of image_size px. Raises FileNotFoundError."""
+        if not Path(path).is_file():
+            raise FileNotFoundError(
+                f"curation.embed.copy.model: {path} does not exist. SSCD's published models are at "
+                "github.com/facebookresearch/sscd-copy-detection (sscd_disc_mixup.torchscript.pt); give the file's path"
+            )
+        try:
+            script = torch.jit.load(path, map_location="cpu")
+        except RuntimeError as error:
+            raise ValueError(
+                f"curation.embed.copy.model: {path} is no TorchScript file ({' '.join(str(error).split())[:120]})"
+            ) from error
+        prepare = Prepare(image_size, True, Image.Resampling.BILINEAR)
+        return CopyDescriptor(script, prepare, {"name": path, "files": {Path(path).name: sha256_file(Path(path))}})
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Unit float32 [N, D] of uint8 [N, 3, S, S]."""
+        features = self.script(self.normalise(images.to(self.mean.device)))
+        return nn.functional.normalize(features.float(), dim=1)

@@ -1,0 +1,116 @@
+"""Labelled images: a folder of class folders, or a CSV of paths and labels."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import Dataset
+
+from datamodules.decoding import ImageLimits, RefusedImage, decode_rgb
+from datamodules.indexing import IMAGE_ENDINGS
+
+# Evaluation sets are taken as they are: everything that can be decoded counts.
+LIMITS = ImageLimits(max_pixels=200_000_000, min_side_px=1, max_aspect=1e6, flat_range=0)
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """paths: files; labels: int64 [N], places in classes; classes: sorted names."""
+
+    paths: list[Path]
+    labels: np.ndarray
+    classes: list[str]
+
+    def aligned(self, classes: Sequence[str], name: str = "test") -> "LabelledImages":
+        """The same images with labels counted in another set's classes. Raises ValueError for unknown classes."""
+        unknown = sorted(set(self.classes) - set(classes))
+        if unknown:
+            raise ValueError(f"the {name} images have classes that the training images lack: {', '.join(unknown[:8])}")
+        place = {label: number for number, label in enumerate(classes)}
+        moved = np.array([place[label] for label in self.classes], np.int64)[self.labels]
+        return LabelledImages(self.paths, moved, list(classes))
+
+
+def read_labelled(
+    path: str | Path, key: str = "evaluation.datasets", path_column: str = "path", label_column: str = "label"
+) -> LabelledImages:
+    """Reads `folder/CLASS/.../image` or a CSV whose paths are relative to its folder.
+
+    key: the yaml key that errors name. Raises FileNotFoundError or ValueError.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{key}: {path} does not exist; give a folder of class folders or a CSV")
+    if path.is_dir():
+        pairs = [
+            (file, folder.name)
+            for folder in sorted(path.iterdir())
+            if folder.is_dir() and not folder.name.startswith(".")
+            for file in sorted(folder.rglob("*"))
+            if file.suffix[1:].lower() in IMAGE_ENDINGS
+        ]
+    else:
+        pairs = _read_csv(path, key, path_column, label_column)
+    if not pairs:
+        raise ValueError(f"{key}: {path} holds no labelled image; expected CLASS/image files or a CSV of path,label")
+    classes = sorted({label for _, label in pairs})
+    place = {label: number for number, label in enumerate(classes)}
+    labels = np.array([place[label] for _, label in pairs], np.int64)
+    return LabelledImages([file for file, _ in pairs], labels, classes)
+
+
+def _read_csv(path: Path, key: str, path_column: str, label_column: str) -> list[tuple[Path, str]]:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        missing = {path_column, label_column} - set(rows.fieldnames or [])
+        if missing:
+            raise ValueError(
+                f"{key}: {path} has no column {' and '.join(sorted(missing))}; it has {', '.join(rows.fieldnames or [])}"
+            )
+        return [(path.parent / row[path_column], row[label_column]) for row in rows]
+
+
+class LabelledDataset(Dataset):
+    """Images and labels with the usual test transform: short side to S * 256 / 224, centre crop S.
+
+    Items are {"image": uint8 [3, S, S], "label": int64, "index": int64}. An image that cannot be decoded is an error
+    that names the file: leaving it out would change the accuracy silently.
+    """
+
+    def __init__(self, images: LabelledImages, image_size: int, square: bool = False) -> None:
+        self.images, self.image_size, self.square = images, image_size, square
+
+    def __len__(self) -> int:
+        return len(self.images.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        path = self.images.paths[index]
+        try:
+            pixels = decode_rgb(path.read_bytes(), LIMITS)
+        except RefusedImage as error:
+            raise ValueError(f"evaluation image {path} cannot be used ({error}); repair or remove it") from None
+        image = centre_crop(pixels, self.image_size, self.square)
+        return {"image": image, "label": int(self.images.labels[index]), "index": index}
+
+
+def centre_crop(pixels: np.ndarray, image_size: int, square: bool = False) -> np.ndarray:
+    """uint8 [3, S, S] of uint8 [H, W, 3]: short side to S * 256 / 224 (bilinear, antialiased), centre crop.
+
+    square: resize to S x S, skewing, without a crop.
+    """
+    image = Image.fromarray(pixels)
+    if square:
+        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    else:
+        width, height = image.size
+        short = round(image_size * 256 / 224)
+        scale = short / min(width, height)
+        size = (max(short, round(width * scale)), max(short, round(height * scale)))
+        image = image.resize(size, Image.Resampling.BILINEAR)
+        left, top = (size[0] - image_size) // 2, (size[1] - image_size) // 2
+        image = image.crop((left, top, left + image_size, top + image_size))
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
