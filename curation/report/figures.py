@@ -1,0 +1,123 @@
+"""The drawings of the report, as SVG data URIs."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+
+from curation.report.tables import SCORE_NAMES, TrainingRun
+from curation.report.view import View
+
+KEPT, DROPPED, INK, GRID = "#2f6db3", "#d9772b", "#3b4252", "#e3e7ee"
+POINTS = 1500  # of a curve; a drawing of more only makes the file larger
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9, "axes.titlesize": 10,
+    "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.edgecolor": "#b8c0cc", "axes.labelcolor": INK,
+    "text.color": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "legend.frameon": False, "legend.fontsize": 8,
+    "svg.hashsalt": "pas",  # the same drawing gives the same bytes
+}  # fmt: skip
+
+
+def knee_curves(view: View) -> str | None:
+    """Mean score of each front against the images removed with it, with the knees and the cut."""
+    result = view.records["select"]["result"]
+    front = view.numbers("front")
+    rows = np.flatnonzero(~np.isnan(front))
+    if not len(rows):
+        return None
+    sizes = np.bincount(front[rows].astype(int))
+    removed = np.cumsum(sizes)
+    thin = np.unique(np.linspace(0, len(sizes) - 1, POINTS).astype(int))
+    with _figure(3) as (figure, axes):
+        for axis, name, knee in zip(axes, SCORE_NAMES, result["knees"], strict=False):
+            means = np.bincount(front[rows].astype(int), weights=view.numbers(name)[rows]) / np.maximum(sizes, 1)
+            axis.plot(removed[thin], means[thin], color=KEPT, lw=1.6)
+            axis.axvline(result["cut"], color=INK, lw=1.2, label=f"cut {result['cut']:,}")
+            if knee is not None:
+                axis.axvline(knee, color=DROPPED, lw=1.4, ls="--", label=f"knee {int(knee):,}")
+            else:
+                axis.plot([], [], " ", label="no knee")
+            axis.set_title(SCORE_NAMES[name])
+            axis.set_xlabel("images removed")
+            axis.legend(loc="upper right")
+        axes[0].set_ylabel("mean score of the front")
+        return _svg(figure)
+
+
+def histograms(view: View) -> str | None:
+    """Scores of kept and of dropped images."""
+    similarities = {
+        "concept_similarity": "Similarity to the best concept",
+        "leak_similarity": "Similarity to a test image",
+    }
+    drawn = [(name, title, view.numbers(name)) for name, title in {**SCORE_NAMES, **similarities}.items()]
+    drawn = [(name, title, values) for name, title, values in drawn if not np.isnan(values).all()]
+    if not drawn:
+        return None
+    with _figure(3, rows=-(-len(drawn) // 3)) as (figure, axes):
+        for axis in axes[len(drawn) :]:
+            axis.set_visible(False)
+        for axis, (name, title, values) in zip(axes, drawn, strict=False):
+            seen = ~np.isnan(values)
+            if name == "text_gap":
+                title += " (with text)"
+                seen &= np.nan_to_num(view.numbers("text_area")) > 0
+            axis.set_title(title)
+            if not seen.any():
+                axis.text(0.5, 0.5, "no image", transform=axis.transAxes, ha="center")
+                continue
+            edges = np.histogram_bin_edges(values[seen], bins=40)
+            for mask, colour, label in ((view.kept, KEPT, "kept"), (~view.kept, DROPPED, "dropped")):
+                axis.hist(values[seen & mask], bins=edges, color=colour, alpha=0.6, label=label)
+            axis.legend(loc="upper right")
+            threshold = (view.records.get("leakage", {}).get("settings") or {}).get("threshold")
+            if name == "leak_similarity" and threshold is not None:
+                axis.axvline(threshold, color=INK, lw=1.2)
+        axes[0].set_ylabel("images")
+        return _svg(figure)
+
+
+def training_curves(run: TrainingRun) -> str | None:
+    """Loss and online k-NN accuracy over the steps."""
+    series = [("train/loss", "Training loss", KEPT, 1.0), ("val/knn_top1", "Online k-NN top-1, %", DROPPED, 100.0)]
+    drawn = [item for item in series if len(run.curves.get(item[0], []))]
+    if not drawn:
+        return None
+    with _figure(2) as (figure, axes):
+        for axis in axes[len(drawn) :]:
+            axis.set_visible(False)
+        for axis, (name, title, colour, factor) in zip(axes, drawn, strict=False):
+            points = np.asarray(run.curves[name])
+            points = points[np.unique(np.linspace(0, len(points) - 1, POINTS).astype(int))]
+            marker = "o" if len(points) < 40 else ""
+            axis.plot(points[:, 0], factor * points[:, 1], color=colour, lw=1.5, marker=marker, ms=3)
+            axis.set_title(title)
+            axis.set_xlabel("step")
+        return _svg(figure)
+
+
+class _figure:
+    """A figure in the report's style, made without pyplot: no global state, no display."""
+
+    def __init__(self, columns: int, rows: int = 1) -> None:
+        self.columns, self.rows = columns, rows
+
+    def __enter__(self) -> tuple[Any, list[Any]]:
+        import matplotlib
+        from matplotlib.figure import Figure
+
+        self.context = matplotlib.rc_context(STYLE)
+        self.context.__enter__()
+        figure = Figure(figsize=(11, 2.9 * self.rows), layout="constrained")
+        return figure, list(np.atleast_1d(figure.subplots(self.rows, self.columns)).ravel())
+
+    def __exit__(self, *error: Any) -> None:
+        self.context.__exit__(*error)
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

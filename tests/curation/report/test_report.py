@@ -1,0 +1,226 @@
+import csv
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from curation.report import ReportSettings, write_report
+from curation.workspace import Workspace, write_part
+from datamodules.files import write_json
+from datamodules.indexing import index_pool
+
+STRANGE = "z<b>&\"'.png"
+
+
+def draw(path: Path, seed: int, word: str = "") -> None:
+    noise = np.random.default_rng(seed).integers(40, 200, (4, 4, 3), np.uint8)
+    image = Image.fromarray(noise).resize((64, 64), Image.Resampling.BICUBIC)
+    ImageDraw.Draw(image).text((4, 20), word, fill=(255, 255, 255), font=ImageFont.load_default(size=14))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+class Maker:
+    """Writes a workspace stage by stage, in the layout that the pipeline writes."""
+
+    def __init__(self, root: Path) -> None:
+        names = [f"{number:02d}.png" for number in range(11)] + [STRANGE]
+        for number, name in enumerate(names):
+            draw(root / "pool" / name, number, "pizza" if number == 5 else "")
+        (root / "pool" / "broken.png").write_bytes(b"no image")
+        draw(root / "tests" / "a" / "leaked.png", 2)
+        self.space = Workspace(root / "workspace")
+        index = index_pool(root / "pool")
+        self.keys = index["key"].combine_chunks()
+        index = index.set_column(1, "source", pa.array(["synthetic"] + ["real"] * (len(self.keys) - 1)))
+        self.space.write_index(index, {"pool": root / "pool"})
+        self.tests = root / "tests"
+        self.every = np.arange(len(self.keys))
+        self.readable = np.array([key.as_py() != "broken.png" for key in self.keys])
+        self.rows = self.every[self.readable]
+        self.finish("index")
+        write_json(self.space.root / "workspace.json", {"domain": "food & <drink>", "pool": "/data/pool"})
+
+    def finish(self, stage: str, result: dict[str, Any] | None = None, **record: Any) -> None:
+        record = {"stage": stage, "fingerprint": "f" * 16, "seconds": 1.5, "summary": f"{stage} is done",
+                  "settings": {}, "models": {}, "result": result or {}, "print": {"reads": {}}, **record}  # fmt: skip
+        write_json(self.space.stage_folder(stage) / "stage.json", record)
+
+    def part(self, stage: str, rows: np.ndarray, **columns: Any) -> None:
+        write_part(self.space.stage_folder(stage), 0, rows, self.keys, columns, {})
+
+    def ingest(self) -> None:
+        reasons = [None if readable else "not_an_image" for readable in self.readable]
+        self.part("ingest", self.every, readable=self.readable, reason=pa.array(reasons, pa.string()))
+        self.finish("ingest")
+
+    def embed(self) -> None:
+        model = {"name": "tiny-clip", "files": {"w.pt": "ab" * 32}, "stand_in": True}
+        self.finish("embed", models={"image_text": model, "copy": {"name": "sscd.pt", "files": {"sscd.pt": "cd" * 32}}})
+
+    def leakage(self) -> None:
+        leaks = self.rows == 2
+        similarity = np.where(leaks, 0.91, 0.1).astype(np.float32)
+        origin = ["tests/a/leaked.png"] * len(self.rows)
+        self.part("leakage", self.rows, leak_similarity=similarity, leaks_from=origin, leaks=leaks)
+        self.finish("leakage", {"tests": [str(self.tests)]}, settings={"threshold": 0.45})
+
+    def duplicates(self) -> None:
+        copies = np.isin(self.rows, [7, 8])
+        groups = np.where(copies, 6, self.rows)
+        copy_of = pa.array(["06.png" if copy else None for copy in copies], pa.string())
+        self.part("duplicates", self.rows, duplicate_group=groups, duplicate_of=copy_of)
+        self.finish("duplicates")
+
+    @property
+    def left(self) -> np.ndarray:
+        return self.rows[~np.isin(self.rows, [2, 7, 8])]
+
+    def text(self) -> None:
+        boxes: list[list[list[int]]] = [[[4, 20, 44, 20, 44, 36, 4, 36]] if row == 5 else [] for row in self.left]
+        area = np.where(self.left == 5, 0.16, 0).astype(np.float32)
+        self.part("text", self.left, text_area=area, text_boxes=pa.array(boxes, pa.list_(pa.list_(pa.int32()))))
+        self.finish("text", settings={"strength": 0.5})
+
+    def ood(self) -> None:
+        scores = np.linspace(0.9, 0.1, len(self.left)).astype(np.float32)
+        gap = np.where(self.left == 5, 0.25, 0).astype(np.float32)
+        self.part("ood", self.left, ood=scores, ood_general=scores[::-1], text_gap=gap,
+                  concept=["<pizza>"] * len(self.left), concept_similarity=scores)  # fmt: skip
+        self.finish("ood")
+
+    def select(self) -> None:
+        count, total = len(self.left), len(self.keys)
+        front, rank, keep = np.full(total, -1), np.full(total, -1), np.zeros(total, bool)
+        front[self.left], rank[self.left] = np.arange(count) // 2, np.arange(count)
+        keep[self.left] = np.arange(count) >= 4
+        reasons = np.full(total, "pareto", object)
+        reasons[~self.readable], reasons[2], reasons[[7, 8]], reasons[keep] = "unreadable", "leak", "duplicate", None
+        columns = {"front": pa.array(front, mask=front < 0), "removal_rank": pa.array(rank, mask=rank < 0)}
+        self.part("select", self.every, **columns, keep=keep, drop_reason=pa.array(reasons, pa.string()))
+        reads = dict.fromkeys(("ingest", "leakage", "duplicates", "text", "ood"), "x")
+        result = {"knees": [4, 2, None], "cut": 4, "kept": int(keep.sum()), "target_size": None}
+        self.finish("select", result, print={"reads": reads})
+
+    def training(self) -> None:
+        folder = self.space.root / "training" / "mocov3-full-0123"
+        folder.mkdir(parents=True)
+        with open(folder / "metrics.csv", "w", newline="") as file:
+            csv.writer(file).writerow(["epoch", "step", "train/loss", "val/knn_top1"])
+            csv.writer(file).writerows([[0, 9, 3.5, ""], [0, 9, "", 0.5], [1, 19, 2, ""]])
+        figures = {
+            "trained": {"knn": {"top1": 0.75}},
+            "untrained": {"knn": {"top1": 0.5}},
+            "pixels": {"knn": {"top1": 0.25}},
+        }
+        write_json(folder / "results.json", {"run": "r", "evaluation": {"fruits": figures}})
+        write_json(self.space.root / "columns" / "answer.json", {"leaks": {"planted": 4, "found": 3}, "auroc": 0.98765})
+
+    def all(self) -> Workspace:
+        for stage in ("ingest", "embed", "leakage", "duplicates", "text", "ood", "select", "training"):
+            getattr(self, stage)()
+        return self.space
+
+
+def section(page: str, name: str) -> str:
+    found = re.search(rf'<section id="{name}">.*?</section>', page, re.S)
+    assert found is not None
+    return found[0]
+
+
+def test_write_report__finished_workspace_shows_every_section(tmp_path: Path) -> None:
+    path = write_report(Maker(tmp_path).all().root)
+    assert path == tmp_path / "workspace" / "report" / "index.html"
+    page = path.read_text()
+    assert page.count("<section") == page.count("</section>") == 13
+    assert "Left out by the configuration" in section(page, "retrieved")
+    assert "Not run yet" not in page
+    cells = re.findall(
+        r"<td>(collected|readable|not leaking|unique|kept)</td>(.*?)<td class=\"bar", section(page, "funnel")
+    )
+    counts = {step: [int(number) for number in re.findall(r">(\d+)<", rest)][:3] for step, rest in cells}
+    assert counts == {"collected": [12, 1, 13], "readable": [11, 1, 12], "not leaking": [10, 1, 11],
+                      "unique": [8, 1, 9], "kept": [5, 0, 5]}  # fmt: skip
+    assert section(page, "kept").count("<img") == 5
+    assert "not_an_image" in section(page, "unreadable") and "broken.png" in section(page, "unreadable")
+    assert "similarity 0.910" in section(page, "leaks") and "not reachable" not in section(page, "leaks")
+    assert "3 images" in section(page, "duplicates") and section(page, "duplicates").count("<img") == 3
+    assert section(page, "text").count("<img") == 2 and "16 % of the area · score +0.250" in section(page, "text")
+    assert [f"Front {n}" in section(page, "domain") for n in (1, 2, 5, 10)] == [True, True, True, False]
+    assert "image/svg+xml" in section(page, "selection") and "image/svg+xml" in section(page, "scores")
+    assert "0.988" in section(page, "answer")
+    assert "75.0 %" in section(page, "training") and "+25.0" in section(page, "training")
+    assert "image/svg+xml" in section(page, "training")
+
+
+def test_write_report__is_self_contained_and_escaped(tmp_path: Path) -> None:
+    page = write_report(Maker(tmp_path).all().root).read_text()
+    assert not re.search(r"<(link|script|iframe)|src=\"(?!data:)|href=\"(?!#)|url\(", page)
+    assert "z<b>" not in page and "<pizza>" not in page and "<drink>" not in page
+    assert "food &amp; &lt;drink&gt;" in page and "z&lt;b&gt;&amp;&#34;&#39;.png" in page
+
+
+def test_write_report__marks_stand_ins(tmp_path: Path) -> None:
+    page = write_report(Maker(tmp_path).all().root).read_text()
+    assert "Made with miniature stand-in models" in page
+    assert section(page, "how").count("miniature stand-in") == 1  # the copy descriptor is the real one
+
+
+@pytest.mark.parametrize("last", ["nothing", "ingest", "embed", "leakage", "duplicates", "text", "ood"])
+def test_write_report__partly_finished(tmp_path: Path, last: str) -> None:
+    maker = Maker(tmp_path)
+    for stage in ("ingest", "embed", "leakage", "duplicates", "text", "ood") if last != "nothing" else ():
+        getattr(maker, stage)()
+        if stage == last:
+            break
+    page = write_report(maker.space.root).read_text()
+    for name in ("kept", "domain", "selection", "training"):
+        assert "ot run yet" in section(page, name)
+    assert ("Not run yet" in section(page, "leaks")) == (last in ("nothing", "ingest", "embed"))
+    assert ("Not run yet" in section(page, "scores")) == (last in ("nothing", "ingest", "embed"))
+    assert "13" in section(page, "funnel")
+
+
+def test_write_report__no_index_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="run `curate`"):
+        write_report(tmp_path)
+
+
+def test_write_report__lost_images_leave_places(tmp_path: Path) -> None:
+    space = Maker(tmp_path).all()
+    for path in (tmp_path / "pool").iterdir():
+        path.unlink()
+    (tmp_path / "tests" / "a" / "leaked.png").write_bytes(b"")
+    page = write_report(space.root).read_text()
+    assert "image/jpeg" not in page and section(page, "kept").count("not reachable") == 5
+    assert section(page, "leaks").count("not reachable") == 2 * 7  # the leak and six below the threshold
+
+
+def test_write_report__same_bytes_again_and_other_place(tmp_path: Path) -> None:
+    space = Maker(tmp_path).all()
+    first = write_report(space.root).read_bytes()
+    other = write_report(space.root, tmp_path / "elsewhere" / "page.html")
+    assert other.read_bytes() == first
+
+
+def test_write_report__settings_bound_the_pictures(tmp_path: Path) -> None:
+    space = Maker(tmp_path).all()
+    few = replace(ReportSettings(), samples=2, pairs=1, groups=1, per_group=1, per_reason=1, fronts=(1,))
+    page = write_report(space.root, tmp_path / "few.html", few).read_text()
+    assert section(page, "kept").count("<img") == 2
+    assert section(page, "leaks").count("<img") == 2
+    assert "2 more not shown" in section(page, "duplicates")
+    assert section(page, "domain").count("<img") == 4  # front 1, last removed, first kept, last of all
+    assert page.count("image/jpeg") == 2 + 2 + 1 + 2 + 4
+
+
+def test_report__imports_no_torch() -> None:
+    code = "import sys, curation.report; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
