@@ -97,7 +97,8 @@ def uniforms(seed: int, epoch: int, sample: int, view: int, count: int) -> np.nd
 
     Philox is counter-based: seed and sample are its key, epoch and view its counter, so the streams cannot meet.
     """
-    generator = np.random.Philox(key=[seed % 2**64, sample], counter=[0, 0, view, epoch])
+    key = np.array([seed % 2**64, sample], dtype=np.uint64)  # a plain list would pass through float64
+    generator = np.random.Philox(key=key, counter=np.array([0, 0, view, epoch], dtype=np.uint64))
     return (generator.random_raw(count) >> np.uint64(11)) * 2.0**-53
 
 

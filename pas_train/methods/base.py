@@ -53,7 +53,7 @@ class PretrainingMethod(LightningModule):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
         self._not_finite: Tensor | None = None  # stays on the device, so that watching it costs no wait per step
-        self._replaced = 0
+        self._replaced: Tensor | int = 0  # likewise
         self._embedded: tuple[list[tuple[Tensor, ...]], list[tuple[Tensor, ...]]] = ([], [])
 
     # Numbers of the step.
@@ -99,7 +99,7 @@ class PretrainingMethod(LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = rate
 
-    def report(self, loss: Tensor, embeddings: Tensor, batch: dict[str, Tensor], **numbers: float) -> None:
+    def report(self, loss: Tensor, embeddings: Tensor, **numbers: float) -> None:
         """Logs a training step and watches for a loss that is not finite.
 
         embeddings: the backbone's of one view [B, D]. `train/feature_std` is the standard deviation of the
@@ -111,19 +111,19 @@ class PretrainingMethod(LightningModule):
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log_dict({"train/lr": rate, "train/feature_std": spread, **numbers})
-        if "replaced" in batch and batch["replaced"].device.type == "cpu":
-            self._replaced += int(batch["replaced"])
-            self.log("train/replaced_images", float(self._replaced))
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Stops a training whose loss is no number; on a GPU at the interval of the log, as looking waits for it."""
+        self._replaced = self._replaced + batch["replaced"] if "replaced" in batch else self._replaced
         interval = max(1, self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
         if self.device.type == "cpu" or self.trainer.global_step % interval == 0:
             self._stop_if_not_finite()
 
     def on_train_epoch_end(self) -> None:
-        """Names a collapse."""
+        """Names a collapse, and logs how many images were replaced by the next since the training (re)started."""
         self._stop_if_not_finite()
+        replaced = gather_rows(torch.as_tensor(self._replaced, device=self.device).reshape(1)).sum()
+        self.log("train/replaced_images", replaced.float(), sync_dist=True)
         spread = self.trainer.callback_metrics.get("train/feature_std")
         if spread is not None and float(spread) < COLLAPSED_STD:
             rank_zero_warn(

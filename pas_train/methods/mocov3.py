@@ -98,7 +98,7 @@ class MoCoV3(PretrainingMethod):
             momentum1, momentum2 = self._embed(self.momentum_backbone, views)
             k1, k2 = self.momentum_projector(momentum1), self.momentum_projector(momentum2)
         loss = moco_v3_loss(q1, q2, k1, k2, self.temperature)
-        self.report(loss, embeddings1, batch, **{"train/momentum": momentum})
+        self.report(loss, embeddings1, **{"train/momentum": momentum})
         return loss
 
     @torch.no_grad()

@@ -1,16 +1,25 @@
 import ast
 import copy
 import math
+import os
+import socket
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
 import pas_train
+from datamodules.pretrain import PretrainDataModule
+from datamodules.sampling import epoch_order
 from pas_train.methods import MoCoV3
 
 VIT = {
@@ -49,19 +58,21 @@ class Record(Callback):
 
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []
+        self.shown: list[list[int]] = []
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        self.shown.append(batch["index"].tolist())
         self.steps.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
-def train(module: MoCoV3, data=None, validation=None, **settings) -> Record:
+def train(module: MoCoV3, data=None, validation=None, ckpt_path=None, callbacks=(), **settings) -> Record:
     record = Record()
     options = {"max_epochs": EPOCHS, "accelerator": "cpu", "logger": False, "enable_checkpointing": False}
     options |= {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
     options |= {"limit_val_batches": 1.0 if validation else 0}
-    trainer = Trainer(**{**options, **settings}, callbacks=[record])
+    trainer = Trainer(**{**options, **settings}, callbacks=[record, *callbacks])
     loader = DataLoader(data or batches(), batch_size=None)
-    trainer.fit(module, loader, validation or [])
+    trainer.fit(module, loader, validation or [], ckpt_path=ckpt_path)
     return record
 
 
@@ -229,6 +240,57 @@ def test_moco_v3__collapse_is_named() -> None:
 def test_moco_v3__wrong_settings_name_their_key(wrong: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MoCoV3(**{**RECIPES["vit-adamw"], **wrong})
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_moco_v3__continues_exactly_from_a_checkpoint(name: str, tmp_path: Path) -> None:
+    saving = {"callbacks": [ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)], "enable_checkpointing": True}
+    whole = train(MoCoV3(**RECIPES[name]), **saving).steps
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*exists and is not empty")
+        resumed = train(MoCoV3(**RECIPES[name]), ckpt_path=tmp_path / "epoch=0.ckpt", **saving).steps
+    assert [step["train/loss"] for step in resumed] == [step["train/loss"] for step in whole[STEPS_PER_EPOCH:]]
+
+
+def of_rank(rank: int, port: int, folder: Path, results) -> None:
+    """Two epochs of one of two ranks, as torchrun would start it."""
+    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    torch.set_num_threads(1)
+    module = MoCoV3(**RECIPES["resnet-lars"])
+    sets = {"knn_bank": str(folder), "knn_queries": str(folder)}
+    data = PretrainDataModule(str(folder), batch_size=4, image_size=16, num_workers=0, **sets)
+    record = Record()
+    trainer = Trainer(
+        accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=True, callbacks=[record],
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    weights = torch.cat([p.detach().flatten() for p in module.parameters()])
+    knn = float(trainer.callback_metrics["val/knn_top1"])
+    results[rank] = (record.shown, weights, knn)
+    torch.distributed.destroy_process_group()
+
+
+def test_moco_v3__two_ranks_share_batches_and_agree(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for number in range(9):
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        pixels = generator.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "ab"[number % 2] / f"{number}.png")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    with mp.get_context("fork").Manager() as manager:
+        results = manager.dict()
+        mp.start_processes(of_rank, (port, tmp_path, results), nprocs=2, start_method="fork")
+        (shown0, weights0, knn0), (shown1, weights1, knn1) = results[0], results[1]
+    expected = np.concatenate([epoch_order(9, 0, epoch)[:8] for epoch in range(2)]).reshape(4, 2, 2)
+    np.testing.assert_array_equal(shown0, expected[:, 0])
+    np.testing.assert_array_equal(shown1, expected[:, 1])
+    assert torch.equal(weights0, weights1)
+    assert knn0 == knn1 == 1  # every image is its own nearest neighbour, although rank 1 has one twice
 
 
 def test_methods__heavy_libraries_are_imported_where_they_are_used() -> None:

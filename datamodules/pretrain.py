@@ -1,0 +1,289 @@
+"""Unlabelled images as batches of two augmented views, restartable at any step."""
+
+import hashlib
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.decoding import ImageLimits, RefusedImage, decode_rgb
+from datamodules.files import read_json
+from datamodules.indexing import index_pool
+from datamodules.labelled import LIMITS, LabelledDataset, LabelledImages, read_labelled
+from datamodules.sampling import GlobalBatches, RankRows
+from datamodules.store import ImageStore, StoreError
+from datamodules.views import VIEW_1, VIEW_2, ViewPair, ViewSettings, pixel_functions
+
+PLACE_COLUMNS = ["key", "root", "shard", "offset", "size"]
+MAX_TRIES = 1000  # images in a row that cannot be read before the training says that something is wrong
+
+
+@dataclass(frozen=True)
+class ImageRows:
+    """Where the images lie: Arrow columns key, root, shard, offset, size, and the folder of each root."""
+
+    table: pa.Table
+    roots: dict[str, Path]
+
+    def fingerprint(self) -> str:
+        """Identity of the set of images: a hash of the keys in order."""
+        digest = hashlib.sha256()
+        for part in self.table.select(["key"]).to_batches(65536):
+            digest.update("\n".join(part.column(0).to_pylist()).encode() + b"\n")
+        return digest.hexdigest()[:16]
+
+
+def read_rows(source: str | Path) -> ImageRows:
+    """The images of a manifest.parquet (with roots.json beside it), a folder, a tar shard or a folder of shards.
+
+    Raises: FileNotFoundError or ValueError naming `data.source`.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"data.source: {path} does not exist; give a manifest.parquet, a folder of images or of tar shards. "
+            "A manifest is written by `curate`"
+        )
+    if path.suffix == ".parquet":
+        table = pq.read_table(path, columns=PLACE_COLUMNS)
+        stored = read_json(path.parent / "roots.json")
+        if stored is None:
+            raise FileNotFoundError(f"data.source: roots.json is missing beside {path}; copy it with the manifest")
+        roots = {name: Path(folder) for name, folder in stored.items()}
+    else:
+        try:
+            table = index_pool(path).select(PLACE_COLUMNS)
+        except ValueError as error:
+            raise ValueError(f"data.source: {error}") from error
+        roots = {"pool": path if path.is_dir() else path.parent}
+    unknown = set(pc.unique(table["root"]).to_pylist()) - set(roots)
+    missing = [str(folder) for name, folder in roots.items() if not folder.exists()]
+    if unknown or missing:
+        raise FileNotFoundError(
+            f"data.source: {path} names images below {', '.join(sorted(unknown) or missing)}, which is not there; "
+            "put the folder back or correct roots.json"
+        )
+    return ImageRows(table.filter(pc.is_valid(table["size"])).combine_chunks(), roots)
+
+
+class TwoViewDataset(Dataset):  # type: ignore[type-arg]
+    """Batches of two views: (epoch, rows) -> views uint8 [2, B, 3, S, S], index int64 [B], replaced int64 [1].
+
+    An image that cannot be read is replaced by the next row; `replaced` counts them and index names what is shown.
+    """
+
+    def __init__(self, rows: ImageRows, pair: ViewPair, limits: ImageLimits) -> None:
+        self.places = [rows.table[name].combine_chunks() for name in PLACE_COLUMNS[1:]]
+        self.store = ImageStore(rows.roots)
+        self.pair = pair
+        self.limits = limits
+
+    def __len__(self) -> int:
+        return len(self.places[0])
+
+    def __getitem__(self, place: tuple[int, np.ndarray]) -> dict[str, Tensor]:
+        epoch, rows = place
+        size = self.pair.size
+        views = torch.empty((2, len(rows), 3, size, size), dtype=torch.uint8)
+        shown = np.array(rows, dtype=np.int64)
+        for i, row in enumerate(rows.tolist()):
+            image, shown[i] = self.read(row)
+            # The numbers are drawn for the row that was due, so a repaired image changes nothing else.
+            self.pair(image, epoch, row, views[:, i].numpy())
+        replaced = int((shown != rows).sum())
+        return {"views": views, "index": torch.from_numpy(shown), "replaced": torch.tensor([replaced])}
+
+    def read(self, row: int) -> tuple[np.ndarray, int]:
+        """The pixels of a row and its number, or those of the next row that can be read."""
+        for tries in range(min(len(self), MAX_TRIES)):
+            candidate = (row + tries) % len(self)
+            root, shard, offset, size = (column[candidate].as_py() for column in self.places)
+            try:
+                return decode_rgb(self.store.read(root, shard, offset, size), self.limits), candidate
+            except (RefusedImage, StoreError, OSError) as error:
+                reason = error
+        raise ValueError(
+            f"data.source: {min(len(self), MAX_TRIES)} images in a row cannot be read, the last for this reason: "
+            f"{reason}. Curate the pool, or check that its files are where they were"
+        )
+
+
+class RestartableLoader(DataLoader):  # type: ignore[type-arg]
+    """A DataLoader whose sampler continues at the trainer's step; says so to Lightning by having a state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty: the place in the data is a function of the trainer's step, which is in every checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to do, see state_dict."""
+
+
+def place_of(trainer: Trainer, batches: int) -> tuple[int, int]:
+    """Epoch and number of its batches done, at the trainer's step; batches: of the loader in an epoch.
+
+    Follows from the count of optimiser steps alone, so that a run that continues from any checkpoint, in the middle
+    of an epoch too, sees exactly the batches that it would have seen.
+    """
+    limit = trainer.limit_train_batches
+    used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    accumulated = trainer.accumulate_grad_batches
+    epoch, steps = divmod(trainer.global_step, max(1, math.ceil(used / accumulated)))
+    return epoch, steps * accumulated
+
+
+class PretrainDataModule(LightningDataModule):
+    """Images for pretraining, and labelled images for the online k-NN protocol.
+
+    Args:
+        source: a manifest.parquet of a curated data set, a folder of images, a tar shard or a folder of shards.
+        batch_size: images of a step over all devices together; each device gets its share.
+        image_size: side of the views in pixels.
+        view1: augmentation of the first view.
+        view2: augmentation of the second view.
+        num_workers: loading processes per device; by default the cores of the machine shared among its devices.
+        seed: of the order and the augmentations.
+        knn_bank: labelled images (class folders, or a CSV of path,label) whose labels k-NN predicts from.
+        knn_queries: labelled images that are predicted; `val/knn_top1` is the share that is right.
+        limits: what an image must be to be decoded.
+        prefetch_factor: batches made ahead by each worker.
+    """
+
+    def __init__(
+        self,
+        source: str | None = None,
+        batch_size: int = 4096,
+        image_size: int = 224,
+        view1: ViewSettings = VIEW_1,
+        view2: ViewSettings = VIEW_2,
+        num_workers: int | None = None,
+        seed: int = 0,
+        knn_bank: str | None = None,
+        knn_queries: str | None = None,
+        limits: ImageLimits = LIMITS,
+        prefetch_factor: int = 2,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("batch_size", batch_size),
+            ("image_size", image_size),
+            ("prefetch_factor", prefetch_factor),
+        ):
+            if value < 1:
+                raise ValueError(f"data.{name} must be at least 1, got {value}")
+        if (knn_bank is None) != (knn_queries is None):
+            raise ValueError("data.knn_bank and data.knn_queries belong together; give both or neither")
+        self.source = source
+        self.batch_size = batch_size
+        self.image_size = image_size
+        self.views = (view1, view2)
+        self.num_workers = num_workers
+        self.seed = seed
+        self.knn_bank = knn_bank
+        self.knn_queries = knn_queries
+        self.limits = limits
+        self.prefetch_factor = prefetch_factor
+        self.rows: ImageRows | None = None
+        self.knn_sets: list[LabelledImages] = []
+        self._restored: dict[str, Any] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Reads the index (fit) and the labelled sets; checks that the batch fits the data and the devices."""
+        if self.knn_bank is not None and self.knn_queries is not None and not self.knn_sets:
+            bank = read_labelled(self.knn_bank, "data.knn_bank")
+            queries = read_labelled(self.knn_queries, "data.knn_queries")
+            self.knn_sets = [bank, queries.aligned(bank.classes, "data.knn_queries")]
+        if stage != "fit":
+            return
+        if not self.knn_sets and self.trainer is not None:
+            self.trainer.limit_val_batches = 0  # nothing to validate on, and Lightning would warn of it
+        if self.source is None:
+            raise ValueError("data.source is missing; give a manifest.parquet, a folder of images or of tar shards")
+        _, world_size = self._ranks()
+        if self.batch_size % world_size:
+            raise ValueError(
+                f"data.batch_size {self.batch_size} cannot be shared among {world_size} devices; it is the batch of all "
+                f"together, so make it a multiple of {world_size}"
+            )
+        if self.rows is None:
+            self.rows = read_rows(self.source)
+        if self.rows.table.num_rows < self.batch_size:
+            raise ValueError(
+                f"data.batch_size is {self.batch_size}, but {self.source} has only {self.rows.table.num_rows} images; "
+                f"lower data.batch_size"
+            )
+
+    def train_dataloader(self) -> DataLoader:  # type: ignore[type-arg]
+        """Batches {"views": uint8 [2, B, 3, S, S], "index": int64 [B], "replaced": int64 [1]} of this rank."""
+        assert self.rows is not None  # setup has run
+        self._check_restored()
+        rank, world_size = self._ranks()
+        sampler = GlobalBatches(self.rows.table.num_rows, self.batch_size, self.seed, rank, world_size)
+        trainer = self.trainer
+        if trainer is not None:
+            sampler.place = lambda: place_of(trainer, len(sampler))
+        pixel_functions()  # before the workers are forked, so that they share the compiled kernels
+        pair = ViewPair(self.image_size, self.views, self.seed)
+        dataset = TwoViewDataset(self.rows, pair, self.limits)
+        # One item is one batch: the worker writes the views where the batch needs them.
+        return RestartableLoader(dataset, batch_size=None, sampler=sampler, collate_fn=_as_it_is, **self._workers())
+
+    def val_dataloader(self) -> list[DataLoader]:  # type: ignore[type-arg]
+        """Loaders of the k-NN bank and of its queries, or none."""
+        rank, world_size = self._ranks()
+        options = self._workers() | {"persistent_workers": False}
+        return [
+            DataLoader(
+                LabelledDataset(images, self.image_size),
+                batch_size=min(256, max(1, self.batch_size // world_size)),
+                sampler=RankRows(len(images.paths), rank, world_size),
+                **options,
+            )
+            for images in self.knn_sets
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must be the same for a checkpoint to continue on the same batches."""
+        if self.rows is None:
+            return {}
+        return {"images": self.rows.fingerprint(), "batch_size": self.batch_size, "seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps a checkpoint's identity for the check before training."""
+        self._restored = state_dict
+
+    def _check_restored(self) -> None:
+        current, restored = self.state_dict(), self._restored or {}
+        changed = [name for name, value in restored.items() if value != current[name]]
+        if changed:
+            settings = {"images": "source", "batch_size": "batch_size", "seed": "seed"}
+            raise ValueError(
+                f"data.{settings[changed[0]]} is not what the checkpoint was trained with ({restored[changed[0]]}, now "
+                f"{current[changed[0]]}), so the training cannot continue where it was. Use the same settings, or start "
+                "a new run without ckpt_path"
+            )
+
+    def _ranks(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _workers(self) -> dict[str, Any]:
+        workers = self.num_workers
+        if workers is None:
+            devices = self.trainer.num_devices if self.trainer is not None else 1
+            workers = max(1, len(os.sched_getaffinity(0)) // devices)
+        options: dict[str, Any] = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
+        return options | ({"persistent_workers": True, "prefetch_factor": self.prefetch_factor} if workers else {})
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
