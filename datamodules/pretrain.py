@@ -76,7 +76,7 @@ def read_rows(source: str | Path) -> ImageRows:
     return ImageRows(table.filter(pc.is_valid(table["size"])).combine_chunks(), roots)
 
 
-class TwoViewDataset(Dataset):  # type: ignore[type-arg]
+class TwoViewDataset(Dataset):
     """Batches of two views: (epoch, rows) -> views uint8 [2, B, 3, S, S], index int64 [B], replaced int64 [1].
 
     An image that cannot be read is replaced by the next row; `replaced` counts them and index names what is shown.
@@ -118,7 +118,7 @@ class TwoViewDataset(Dataset):  # type: ignore[type-arg]
         )
 
 
-class RestartableLoader(DataLoader):  # type: ignore[type-arg]
+class RestartableLoader(DataLoader):
     """A DataLoader whose sampler continues at the trainer's step; says so to Lightning by having a state."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -212,8 +212,8 @@ class PretrainDataModule(LightningDataModule):
         _, world_size = self._ranks()
         if self.batch_size % world_size:
             raise ValueError(
-                f"data.batch_size {self.batch_size} cannot be shared among {world_size} devices; it is the batch of all "
-                f"together, so make it a multiple of {world_size}"
+                f"data.batch_size {self.batch_size} cannot be shared among {world_size} devices; it is the batch of "
+                f"all together, so make it a multiple of {world_size}"
             )
         if self.rows is None:
             self.rows = read_rows(self.source)
@@ -223,7 +223,7 @@ class PretrainDataModule(LightningDataModule):
                 f"lower data.batch_size"
             )
 
-    def train_dataloader(self) -> DataLoader:  # type: ignore[type-arg]
+    def train_dataloader(self) -> DataLoader:
         """Batches {"views": uint8 [2, B, 3, S, S], "index": int64 [B], "replaced": int64 [1]} of this rank."""
         assert self.rows is not None  # setup has run
         self._check_restored()
@@ -238,7 +238,7 @@ class PretrainDataModule(LightningDataModule):
         # One item is one batch: the worker writes the views where the batch needs them.
         return RestartableLoader(dataset, batch_size=None, sampler=sampler, collate_fn=_as_it_is, **self._workers())
 
-    def val_dataloader(self) -> list[DataLoader]:  # type: ignore[type-arg]
+    def val_dataloader(self) -> list[DataLoader]:
         """Loaders of the k-NN bank and of its queries, or none."""
         rank, world_size = self._ranks()
         options = self._workers() | {"persistent_workers": False}
@@ -269,8 +269,8 @@ class PretrainDataModule(LightningDataModule):
             settings = {"images": "source", "batch_size": "batch_size", "seed": "seed"}
             raise ValueError(
                 f"data.{settings[changed[0]]} is not what the checkpoint was trained with ({restored[changed[0]]}, now "
-                f"{current[changed[0]]}), so the training cannot continue where it was. Use the same settings, or start "
-                "a new run without ckpt_path"
+                f"{current[changed[0]]}), so the training cannot continue where it was. Use the same settings, or "
+                "start a new run without ckpt_path"
             )
 
     def _ranks(self) -> tuple[int, int]:

@@ -14,7 +14,7 @@ def epoch_order(rows: int, seed: int, epoch: int) -> np.ndarray:
     return np.argsort(generator.random_raw(rows), kind="stable")
 
 
-class _Sampler(DistributedSampler):  # type: ignore[type-arg]
+class _Sampler(DistributedSampler):
     """A sampler that shares rows among ranks itself.
 
     Being a DistributedSampler in name, Lightning leaves it in place also with use_distributed_sampler=True.
@@ -25,7 +25,7 @@ class _Sampler(DistributedSampler):  # type: ignore[type-arg]
         self.rows, self.rank, self.world_size = rows, rank, world_size
 
 
-class _Rows(Dataset):  # type: ignore[type-arg]
+class _Rows(Dataset):
     """What DistributedSampler wants to know of a data set: its length."""
 
     def __init__(self, rows: int) -> None:
@@ -69,7 +69,7 @@ class GlobalBatches(_Sampler):
         """Batches of a whole epoch."""
         return self.rows // self.batch_size
 
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         epoch, done = self.place() if self.place else (self.epoch, 0)
         order = epoch_order(self.rows, self.order_seed, epoch)
         share = self.batch_size // self.world_size
