@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from datamodules.files import within
 from pas_train import commands
 from pas_train.evaluation.evaluation import Evaluation
 from pas_train.fitting import Tracking, evaluate_checkpoint, train
@@ -57,8 +58,11 @@ class PasCLI(LightningCLI):
         """Curates what is missing, trains what is not trained, judges what is not judged, and writes the report."""
         built = self.config_init[self.subcommand]
         evaluation: Evaluation = built["evaluation"]
-        evaluation.check(self.workspace)
         curation = built.get("curation")
+        evaluation.check(self.workspace, made=curation is not None and curation.scenes is not None)
+        for name in ("knn_bank", "knn_queries", "source"):
+            if getattr(datamodule, name, None) is not None:
+                setattr(datamodule, name, str(within(getattr(datamodule, name), self.workspace)))
         source = getattr(datamodule, "source", None)
         if curation is not None:
             manifest = commands.run_curation(curation, self.workspace, built.get("pool"), built["trainer"].as_dict())

@@ -48,7 +48,8 @@ def train(cli: "PasCLI", model: LightningModule, data: LightningDataModule, run:
         if not run.trained:
             fit(trainer, model, data, run, ckpt_path)
         if zero:
-            results = judge(cli, model, run)
+            # A module without a backbone (CLIPN's tower) is trained here too, but there is nothing to judge.
+            results = judge(cli, model, run) if hasattr(model, "backbone") else run.write_results({}, {})
             tracked = _track(cli, loggers[1:], results)
         trainer.strategy.barrier()
     if zero:
@@ -100,7 +101,7 @@ def fit(trainer: Trainer, model: LightningModule, data: LightningDataModule, run
     """Trains from the given checkpoint, else from the run's last one, else from the start."""
     start = ckpt_path or run.last
     if trainer.is_global_zero:
-        if not run.untrained.exists():
+        if not run.untrained.exists() and hasattr(model, "backbone"):
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             torch.save(backbone_of(model).state_dict(), run.untrained)
         print(f"training    {f'goes on from {start}' if start else 'starts'}: {run.folder}", flush=True)
@@ -124,7 +125,6 @@ def judge(cli: "PasCLI", model: LightningModule, run: Run) -> dict[str, Any]:
     """Evaluates the trained backbone of a run beside its baselines and writes results.json."""
     import copy
 
-    evaluation = cli.config_init[cli.subcommand]["evaluation"]
     if run.last is not None:
         state = torch.load(run.last, map_location="cpu", weights_only=False)["state_dict"]
         model.load_state_dict(state)
@@ -142,7 +142,8 @@ def evaluate(cli: "PasCLI", model: Any, trained: nn.Module, untrained: nn.Module
     mean = [float(value) / 255 for value in model.mean.flatten()]
     std = [float(value) / 255 for value in model.std.flatten()]
     device = cli.trainer.strategy.root_device
-    return evaluation.run(trained, untrained, mean, std, device, cli.workspace)
+    size = int(getattr(cli.datamodule, "image_size", None) or model.hparams["image_size"])
+    return evaluation.run(trained, untrained, mean, std, device, cli.workspace, size)
 
 
 def evaluate_checkpoint(cli: "PasCLI", model: LightningModule, ckpt_path: str | None) -> None:

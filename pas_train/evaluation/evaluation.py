@@ -1,0 +1,105 @@
+"""What a backbone is judged on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from datamodules.files import within
+from datamodules.labelled import LabelledDataset, read_labelled
+from pas_train.evaluation.features import extract_features
+from pas_train.evaluation.knn import knn_predict
+from pas_train.evaluation.linear import linear_probe
+
+BASELINES = ("pixels", "untrained")
+
+
+@dataclass
+class EvaluationSet:
+    """A labelled data set.
+
+    Args:
+        name: Its name in results.json.
+        train: Folder of class folders, or CSV with columns path,label; `workspace:` begins a path in the workspace.
+        test: The same, for the images that are judged.
+        label_column: The CSV's column of labels.
+    """
+
+    name: str
+    train: str
+    test: str
+    label_column: str = "label"
+
+
+@dataclass
+class Evaluation:
+    """k-NN and linear probe of a frozen backbone.
+
+    Args:
+        datasets: What to judge on.
+        baselines: Beside the backbone: raw pixels, and the backbone before training.
+        image_size: Side of the test images in pixels; null takes the model's.
+        knn_k: Neighbours (paper: 1).
+        linear_epochs: Of the linear probe (paper: 100); 0 leaves it out.
+        batch_size: Images per batch.
+        num_workers: Loader processes.
+        seed: Of the probe.
+    """
+
+    datasets: list[EvaluationSet] = field(default_factory=list)
+    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    image_size: int | None = None
+    knn_k: int = 1
+    linear_epochs: int = 100
+    batch_size: int = 128
+    num_workers: int = 0
+    seed: int = 0
+
+    def check(self, workspace: Path, made: bool = False) -> None:
+        """Raises for unknown baselines and missing files. made: files in the workspace are still to be made."""
+        unknown = sorted(set(self.baselines) - set(BASELINES))
+        if unknown:
+            raise ValueError(f"evaluation.baselines: {', '.join(unknown)} is unknown; choices: {', '.join(BASELINES)}")
+        for item in self.datasets:
+            for path in (item.train, item.test):
+                if not (made and path.startswith("workspace:")) and not within(path, workspace).exists():
+                    raise FileNotFoundError(
+                        f"evaluation.datasets: {within(path, workspace)} of '{item.name}' does not exist; "
+                        "give a folder of class folders or a CSV"
+                    )
+
+    def run(
+        self, trained: nn.Module, untrained: nn.Module | None, mean: Sequence[float], std: Sequence[float],
+        device: torch.device, workspace: Path, image_size: int,
+    ) -> dict[str, Any]:  # fmt: skip
+        """{data set: {backbone: {protocol: {"top1": share}}}} with backbones trained, untrained and pixels."""
+        backbones: dict[str, nn.Module | None] = {"trained": trained}
+        if "untrained" in self.baselines and untrained is not None:
+            backbones["untrained"] = untrained
+        if "pixels" in self.baselines:
+            backbones["pixels"] = None
+        return {item.name: self._judge(item, backbones, mean, std, device, workspace, image_size) for item in self.datasets}
+
+    def _judge(
+        self, item: EvaluationSet, backbones: dict[str, nn.Module | None], mean: Sequence[float],
+        std: Sequence[float], device: torch.device, workspace: Path, image_size: int,
+    ) -> dict[str, Any]:  # fmt: skip
+        train = read_labelled(within(item.train, workspace), label_column=item.label_column)
+        test = read_labelled(within(item.test, workspace), label_column=item.label_column)
+        test = test.aligned(train.classes, f"evaluation.datasets '{item.name}': test")
+        sets = [LabelledDataset(images, self.image_size or image_size) for images in (train, test)]
+        figures: dict[str, Any] = {}
+        for name, backbone in backbones.items():
+            (x, y), (queries, answers) = (
+                extract_features(backbone, images, mean, std, device, self.batch_size, self.num_workers) for images in sets
+            )
+            predicted = knn_predict(x, y, queries, k=min(self.knn_k, len(x)))
+            figures[name] = {"knn": {"top1": float((predicted == answers).mean())}}
+            if self.linear_epochs:
+                kind = "adamw" if backbone is not None and hasattr(backbone, "pos_embed") else "sgd"
+                top1 = linear_probe(x, y, queries, answers, kind, self.linear_epochs, seed=self.seed)  # type: ignore[arg-type]
+                figures[name]["linear"] = {"top1": top1}
+        return figures

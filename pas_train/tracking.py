@@ -1,0 +1,141 @@
+"""Weights & Biases, without ever a prompt. Takes plain numbers and arrays: it knows neither curation nor training."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import WandbLogger
+
+SIDE_PX = 224  # of the sample pictures, longest side
+SERVER_WAIT_S = 20.0  # wandb's own limit is 90
+
+
+def make_wandb_logger(
+    project: str, group: str, name: str, folder: Path, config: dict[str, Any], offline: bool | None = None
+) -> "WandbLogger | None":
+    """The logger of one run, already begun; None, said in a line, where wandb is not installed.
+
+    The run is offline where it is asked for (`offline`, or WANDB_MODE), where there is no key and where the server does
+    not answer; the line then tells how to send it later. WANDB_MODE=disabled gives a logger that does nothing.
+
+    Args:
+        project: Project of the run.
+        group: Domain of the data set.
+        name: Name and id: the same run goes on after a restart. A sweep's agent sets its own id.
+        folder: The run's folder; wandb/ is made in it.
+        config: Settings and the data set's identity.
+        offline: True never asks the server; None decides by WANDB_MODE, then by whether there is a key.
+    """
+    try:
+        import wandb
+    except ImportError:
+        print("tracking    wandb is not installed (`pip install wandb`): metrics.csv and results.json only", flush=True)
+        return None
+    (folder / "wandb").mkdir(parents=True, exist_ok=True)
+    arguments = {"project": project, "group": group, "name": name, "dir": str(folder), "config": config}
+    try:
+        mode, reason = _mode(offline)
+        if mode == "online":
+            return _begin(mode, arguments)
+    except wandb.errors.Error as error:  # no network, or a key that the server refuses
+        wandb.teardown()
+        mode, reason = "offline", f"the server did not take the run ({str(error).splitlines()[0]})"
+    logger = _begin(mode, arguments)
+    if mode == "offline":
+        print(f"tracking    W&B is offline: {reason}. `wandb sync {_run_folder(logger)}` sends the run", flush=True)
+    return logger
+
+
+def _mode(offline: bool | None) -> tuple[str, str]:
+    """online, offline or disabled, and the reason in words."""
+    import wandb
+
+    asked = os.environ.get("WANDB_MODE", "")
+    if asked == "":
+        os.environ.pop("WANDB_MODE", None)  # wandb refuses an empty one
+    if asked == "disabled":
+        return "disabled", "WANDB_MODE=disabled"
+    if offline:
+        return "offline", "tracking.offline is true"
+    if asked in ("offline", "dryrun") and offline is None:
+        return "offline", f"WANDB_MODE={asked}"
+    # Without a key wandb.init would ask for one, and wait for an answer that nobody gives on a cluster.
+    if not wandb.login(prompt=False):
+        return "offline", "there is no key (`wandb login`)"
+    return "online", ""
+
+
+def _begin(mode: str, arguments: dict[str, Any]) -> "WandbLogger":
+    import wandb
+    from lightning.pytorch.loggers import WandbLogger
+
+    # Begun here, not by the logger: its own `offline=True` comes too late once wandb.login has run.
+    run = wandb.init(
+        **arguments, mode=mode, id=None if "WANDB_RUN_ID" in os.environ else arguments["name"], resume="allow",
+        job_type="pretrain", settings=wandb.Settings(init_timeout=SERVER_WAIT_S, silent=mode != "online"),
+    )  # fmt: skip
+    run.define_metric("trainer/global_step")
+    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    return WandbLogger(experiment=run, name=arguments["name"], project=arguments["project"], save_dir=arguments["dir"])
+
+
+def _run_folder(logger: "WandbLogger") -> Path:
+    return Path(logger.experiment.dir).parent
+
+
+def log_curation(
+    logger: "WandbLogger",
+    funnel: Sequence[Mapping[str, Any]],
+    samples: Mapping[str, Sequence[np.ndarray]],
+    result: Mapping[str, Any],
+) -> None:
+    """Sends what the curation found.
+
+    Args:
+        logger: Of make_wandb_logger.
+        funnel: Rows with `stage`, `real`, `synthetic`: a table, and totals in the summary as `curation/<stage>`.
+        samples: Fate (kept, or a drop reason) -> images uint8 [H, W, 3], as `samples/<fate>`.
+        result: Of the selection: knees, cut, kept, target_size, manifest_sha256; to the summary and the config.
+    """
+    import wandb
+
+    run = logger.experiment
+    rows = [[row["stage"], row["real"], row["synthetic"], row["real"] + row["synthetic"]] for row in funnel]
+    pictures = {f"samples/{fate}": [_picture(image) for image in images] for fate, images in samples.items() if images}
+    table = wandb.Table(columns=["stage", "real", "synthetic", "total"], data=rows)
+    run.log({"curation/funnel": table, **pictures})
+    for stage, _, synthetic, total in rows:
+        place = f"curation/{stage.replace(' ', '_')}"
+        run.summary.update({place: total, f"{place}_synthetic": synthetic})
+    for score, knee in zip(("ood", "ood_general", "text_gap"), result.get("knees", ()), strict=False):
+        if knee is not None:
+            run.summary[f"curation/knee_{score}"] = knee
+    if "cut" in result:
+        run.summary["curation/cut"] = result["cut"]
+    run.config.update({"curated": dict(result)}, allow_val_change=True)
+
+
+def _picture(rgb: np.ndarray) -> Any:
+    import wandb
+    from PIL import Image
+
+    image = Image.fromarray(rgb)
+    image.thumbnail((SIDE_PX, SIDE_PX))
+    return wandb.Image(image, file_type="jpg")
+
+
+def log_results(logger: "WandbLogger", evaluation: Mapping[str, Mapping[str, Any]]) -> None:
+    """Sends the accuracies: `eval/<data set>/<protocol>/top1`, baselines `eval/<data set>/<backbone>/<protocol>/top1`.
+
+    evaluation: data set -> backbone (trained, untrained, pixels) -> protocol -> figures, as in results.json.
+    """
+    for name, backbones in evaluation.items():
+        for backbone, protocols in backbones.items():
+            place = f"eval/{name}" if backbone == "trained" else f"eval/{name}/{backbone}"
+            for protocol, figures in protocols.items():
+                numbers = {key: value for key, value in figures.items() if isinstance(value, int | float)}
+                logger.experiment.summary.update({f"{place}/{protocol}/{key}": value for key, value in numbers.items()})
