@@ -3,13 +3,14 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger
 
+Mode = Literal["online", "offline", "disabled"]
 SIDE_PX = 224  # of the sample pictures, longest side
 SERVER_WAIT_S = 20.0  # wandb's own limit is 90
 
@@ -50,7 +51,7 @@ def make_wandb_logger(
     return logger
 
 
-def _mode(offline: bool | None) -> tuple[str, str]:
+def _mode(offline: bool | None) -> tuple[Mode, str]:
     """online, offline or disabled, and the reason in words."""
     import wandb
 
@@ -69,7 +70,7 @@ def _mode(offline: bool | None) -> tuple[str, str]:
     return "online", ""
 
 
-def _begin(mode: str, arguments: dict[str, Any]) -> "WandbLogger":
+def _begin(mode: Mode, arguments: dict[str, Any]) -> "WandbLogger":
     import wandb
     from lightning.pytorch.loggers import WandbLogger
 
