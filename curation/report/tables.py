@@ -12,8 +12,9 @@ from datamodules.files import read_json
 # Column of the ledger -> its name for the reader. The order is that of the knees.
 SCORE_NAMES = {"ood": "Out of domain", "ood_general": "Out of the general domain", "text_gap": "Leaning on text"}
 ROLES = {"image_text": "image-text encoder", "copy": "copy descriptor", "clipn": "out-of-domain encoder",
-         "detector": "text detector", "no_branch": "`no` text tower"}  # fmt: skip
+         "detector": "text detector", "no_branch": "“no” text tower"}  # fmt: skip
 BACKBONES = {"pixels": "raw pixels", "untrained": "untrained", "trained": "trained"}
+TITLES = {"auroc": "AUROC of the scores, in domain against outside"}
 PROTOCOLS = {"knn": "k-NN", "linear": "linear probe"}
 
 
@@ -71,18 +72,41 @@ def stages(view: View) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def answer(view: View) -> list[tuple[str, str]]:
-    """The figures against a known answer, flattened to (name, value)."""
-    figures = read_json(view.space.root / "columns" / "answer.json")
-    return list(_flat(figures)) if figures else []
+@dataclass(frozen=True)
+class Facts:
+    """A small table: named rows, with named columns where there is more than one."""
+
+    title: str
+    columns: list[str]
+    rows: list[tuple[str, list[str]]]
 
 
-def _flat(value: Any, path: tuple[str, ...] = ()) -> Any:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _flat(item, (*path, str(key).replace("_", " ")))
-    else:
-        yield " · ".join(path), number(value)
+def answer(view: View) -> list[Facts]:
+    """The figures against a known answer, one small table for each group of them."""
+    figures = read_json(view.space.root / "columns" / "answer.json") or {}
+    alone = {name: value for name, value in figures.items() if not isinstance(value, dict)}
+    tables = [table for name, value in figures.items() if isinstance(value, dict) for table in _facts(name, value)]
+    return [*_facts("pool", alone), *tables]
+
+
+def _facts(title: str, figures: dict[str, Any]) -> list[Facts]:
+    """Plain figures as rows, groups of figures as a matrix, deeper ones as tables of their own."""
+    words = {name: str(name).replace("_", " ") for name in figures}
+    title = TITLES.get(title, title).replace("_", " ")
+    tables, matrix = [], {}
+    plain = [(words[name], [number(value)]) for name, value in figures.items() if not isinstance(value, dict)]
+    if plain:
+        tables.append(Facts(title, [], plain))
+    for name, value in figures.items():
+        if isinstance(value, dict) and not any(isinstance(inner, dict) for inner in value.values()):
+            matrix[words[name]] = value
+        elif isinstance(value, dict):
+            tables += _facts(f"{title}, {name}", value)
+    if matrix:
+        columns = list(dict.fromkeys(column for value in matrix.values() for column in value))
+        rows = [(name, [number(value.get(column)) for column in columns]) for name, value in matrix.items()]
+        tables.append(Facts(title, [column.replace("_", " ") for column in columns], rows))
+    return tables
 
 
 def number(value: Any) -> str:

@@ -68,7 +68,7 @@ class View:
         self.space, self.settings = Workspace(root), settings
         self.ledger = read_ledger(self.space)
         self.records: dict[str, dict[str, Any]] = {}
-        for stage in ("concepts", "scenes", "index", "embed", *STAGES):
+        for stage in ("concepts", "scenes", "index", "ingest", "embed", *STAGES[1:]):
             record = self.space.stage_record(stage)
             if record is not None:
                 self.records[stage] = record

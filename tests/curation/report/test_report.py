@@ -121,7 +121,9 @@ class Maker:
             "pixels": {"knn": {"top1": 0.25}},
         }
         write_json(folder / "results.json", {"run": "r", "evaluation": {"fruits": figures}})
-        write_json(self.space.root / "columns" / "answer.json", {"leaks": {"planted": 4, "found": 3}, "auroc": 0.98765})
+        answer = {"images": 13, "leaks": {"planted": 4, "found": 3}, "auroc": {"ood": {"all": 0.98765, "words": None}},
+                  "broken": {"total": 2, "by_case": {"empty": {"empty": 1}, "cut": {"truncated": 1}}}}  # fmt: skip
+        write_json(self.space.root / "columns" / "answer.json", answer)
 
     def all(self) -> Workspace:
         for stage in ("ingest", "embed", "leakage", "duplicates", "text", "ood", "select", "training"):
@@ -160,7 +162,9 @@ def test_write_report__finished_workspace_shows_every_section(finished: Path) ->
     assert section(page, "text").count("<img") == 2 and "16 % of the area · score +0.250" in section(page, "text")
     assert [f"Front {n}" in section(page, "domain") for n in (1, 2, 5, 10)] == [True, True, True, False]
     assert "image/svg+xml" in section(page, "selection") and "image/svg+xml" in section(page, "scores")
-    assert "0.988" in section(page, "answer")
+    titles = re.findall(r"<h3>(.*?)</h3>", section(page, "answer"))
+    assert [title.split(" ")[0] for title in titles] == ["pool", "leaks", "AUROC", "broken", "broken,"]
+    assert '<td>ood</td><td class="n">0.988</td><td class="n">–</td>' in section(page, "answer")
     assert "75.0 %" in section(page, "training") and "+25.0" in section(page, "training")
     assert "image/svg+xml" in section(page, "training")
 
