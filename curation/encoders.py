@@ -1,6 +1,7 @@
 """Encoders behind narrow seams: image-text models by open_clip, copy descriptors by TorchScript."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,9 @@ class CopyDescriptor(_Encoder):
                 "github.com/facebookresearch/sscd-copy-detection (sscd_disc_mixup.torchscript.pt); give the file's path"
             )
         try:
-            script = torch.jit.load(path, map_location="cpu")
+            with warnings.catch_warnings():  # TorchScript is SSCD's published format, whatever torch thinks of it
+                warnings.filterwarnings("ignore", ".*torch.jit.*")
+                script = torch.jit.load(path, map_location="cpu")
         except RuntimeError as error:
             raise ValueError(
                 f"curation.embed.copy.model: {path} is no TorchScript file ({' '.join(str(error).split())[:120]})"

@@ -7,6 +7,7 @@ what was done before: the same input gives the same bytes.
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,9 @@ def predict_rows(
         bar = _Progress(title, len(rows), len(rows) - left, session.world_size, session.is_zero)
         writer = _ChunkWriter(folder, mine, [len(chunks[number]) for number in mine], keys, finish, bar)
         module.allow_zero_length_dataloader_with_multiple_devices = True
-        session.trainer(callbacks=[writer]).predict(module, loader, return_predictions=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*(LeafSpec|does not have many workers).*")
+            session.trainer(callbacks=[writer]).predict(module, loader, return_predictions=False)
         bar.close()
     session.barrier()
     if not rows.size:  # a stage that no row reached still has one, empty, part

@@ -103,8 +103,9 @@ def run_stage(stage: Stage, context: Context) -> bool:
     session.on_zero(lambda: _begin(folder, print_))
     began = time.time()
     result = stage.run(context)
+    summary = result.get("summary", "")
     session.on_zero(lambda: _finish(stage, folder, print_, result, time.time() - began))
-    context.say(f"{stage.name:<10} done in {time.time() - began:.1f} s: {result.get('summary', '')}")
+    context.say(f"{stage.name:<10} done in {time.time() - began:.1f} s: {summary}")
     return True
 
 

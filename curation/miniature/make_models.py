@@ -21,11 +21,11 @@ from curation.clipn import NoBranch, clipn_losses, save_no_branch
 from curation.miniature.drawing import NAMES, WORDS, altered, card, digit, other, written
 from curation.miniature.scenes import split_glyphs
 
-SIDE = 48
+SIDE = 32
 CONFIG = {
     "model_cfg": {
         "embed_dim": 64,
-        "vision_cfg": {"image_size": SIDE, "layers": 4, "width": 96, "patch_size": 6, "head_width": 32},
+        "vision_cfg": {"image_size": SIDE, "layers": 4, "width": 96, "patch_size": 8, "head_width": 32},
         "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
     },
     "preprocess_cfg": {
@@ -205,14 +205,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--pairs", type=int, default=16000)
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--only", nargs="+", default=["copy", "image-text"], choices=["copy", "image-text"])
     parser.add_argument("--copies", type=int, default=8000)
     args = parser.parse_args()
     folder = args.out / "image-text"
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = train_descriptor(args.seed, args.copies, 10)
-    with torch.no_grad():
-        scripted = torch.jit.trace(descriptor, torch.zeros(1, 3, 64, 64))
-    torch.jit.save(scripted, args.out / "copy-descriptor.torchscript.pt")
+    if "copy" in args.only:
+        descriptor = train_descriptor(args.seed, args.copies, 10)
+        with torch.no_grad():
+            scripted = torch.jit.trace(descriptor, torch.zeros(1, 3, 64, 64))
+        torch.jit.save(scripted, args.out / "copy-descriptor.torchscript.pt")
+    if "image-text" in args.only:
+        make_image_text(folder, args)
+    total = sum(path.stat().st_size for path in itertools.chain(folder.iterdir(), args.out.glob("*.pt")))
+    print(f"{args.out}: {total / 2**20:.1f} MiB")
+
+
+def make_image_text(folder: Path, args: argparse.Namespace) -> None:
+    """Trains and writes the image-text pair and its `no` tower."""
     images, captions = make_pairs(args.seed, args.pairs)
     model = train_pair(images, captions, args.seed, args.epochs)
     branch = train_no_branch(model, images, captions, args.seed, max(2, args.epochs // 3))
@@ -220,8 +230,6 @@ def main() -> None:
     torch.save(half, folder / "open_clip_pytorch_model.bin")
     (folder / "open_clip_config.json").write_text(json.dumps(CONFIG, indent=1) + "\n")
     save_no_branch(branch, folder / "no_branch.safetensors", torch.float16)
-    total = sum(path.stat().st_size for path in itertools.chain(folder.iterdir(), args.out.glob("*.pt")))
-    print(f"{args.out}: {total / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":
