@@ -139,11 +139,11 @@ def data_set_pictures(workspace: Path, count: int = 16) -> dict[str, Any]:
     from curation.images import ImageReader
     from curation.ledger import read_ledger
     from curation.workspace import Workspace
-    from datamodules.decoding import ImageLimits
+    from datamodules.labelled import LIMITS
 
     space = Workspace(workspace)
     ledger = read_ledger(space)
-    reader = ImageReader(space.index, space.roots, ImageLimits())
+    reader = ImageReader(space.index, space.roots, LIMITS)
     fates = pc.fill_null(ledger["drop_reason"], "kept").to_pylist()
     samples: dict[str, list[Any]] = {}
     for row, fate in enumerate(fates):
