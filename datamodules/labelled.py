@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from datamodules.decoding import ImageLimits, RefusedImage, decode_rgb
+from datamodules.decoding import PILLOW_MAX_PIXELS, ImageLimits, RefusedImage, decode_rgb
 from datamodules.indexing import IMAGE_ENDINGS
 
 # Evaluation sets are taken as they are: everything that can be decoded counts.
-LIMITS = ImageLimits(max_pixels=200_000_000, min_side_px=1, max_aspect=1e6, flat_range=0)
+LIMITS = ImageLimits(max_pixels=PILLOW_MAX_PIXELS, min_side_px=1, max_aspect=1e6, flat_range=0)
 
 
 @dataclass(frozen=True)
