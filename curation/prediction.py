@@ -59,11 +59,12 @@ class _Batches(Dataset):
 
 
 def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stacks uint8 arrays into tensors; everything else stays a list."""
+    """Stacks arrays of one shape into a tensor; everything else, and what is named *_list, stays a list."""
     batch: dict[str, Any] = {}
     for key in items[0]:
         values = [item[key] for item in items]
-        stack = isinstance(values[0], np.ndarray) and len({v.shape for v in values}) == 1 and not key.endswith("_list")
+        arrays = not key.endswith("_list") and all(isinstance(value, np.ndarray) for value in values)
+        stack = arrays and len({value.shape for value in values}) == 1
         batch[key] = torch.from_numpy(np.stack(values)) if stack else values
     return batch
 
