@@ -1,6 +1,7 @@
 """Image-caption pairs for training an image-text model's towers."""
 
 import csv
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,126 +11,174 @@ import numpy as np
 import pyarrow as pa
 import torch
 from lightning.pytorch import LightningDataModule
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from datamodules.decoding import RefusedImage, decode_rgb
 from datamodules.indexing import index_pool
 from datamodules.labelled import LIMITS
-from datamodules.store import ImageStore
+from datamodules.pretrain import RestartableLoader, place_of
+from datamodules.sampling import GlobalBatches
+from datamodules.store import ImageStore, StoreError
+
+COLUMNS = ("root", "shard", "offset", "size", "caption")
+MAX_TRIES = 100  # pairs in a row that cannot be read before the training says that something is wrong
+# A pair's place: root, shard, offset, size; and its caption.
+Pair = tuple[str, str, int, int, str]
 
 
 class CaptionDataModule(LightningDataModule):
-    """Images with captions from shards (KEY.txt), a folder of images named by what they show, or a CSV.
+    """Images with captions from shards (KEY.txt), folders of images, or CSVs of path and label.
 
-    The module that is trained says how images become arrays: it has a `prepare` (uint8 [H, W, 3] -> [3, S, S]).
+    The module that is trained says how an image becomes an array: its `prepare` (uint8 [H, W, 3] -> [3, S, S], with
+    the side S as `prepare.size`), so sizes and resampling are the encoder's.
 
     Args:
-        sources: Shards or folders with .txt captions, CSVs of path and label, or folders whose file names are labels
-            (n07747607_orange.jpg; WordNet ids and numbers are dropped).
-        batch_size: Pairs of a step over all devices together.
-        template: Caption of a label, with one {}; captions of shards are taken as they are.
+        sources: Folders of shards or images, single .tar shards, or .csv files with columns path (relative to the
+            file) and label. An image's caption is its .txt; without one its label is the name of its class folder,
+            or, directly in the source, of the file (n07747607_orange.jpg is "orange").
+        batch_size: Pairs of a step over all devices together; the others of a batch are a pair's negatives.
+        template: Caption of a label, with one `{}`; captions of shards are taken as they are.
         label_column: The CSVs' column of labels.
+        crop_scale: Least share of an image's area that a random crop keeps (CLIPN: 0.9); 1 takes the encoder's own
+            resize and centre crop.
         num_workers: Loader processes per device.
-        seed: Of the order.
+        seed: Of the order and the crops.
     """
 
     def __init__(
-        self, sources: list[str], batch_size: int = 512, template: str = "a photo of a {}.", label_column: str = "label",
-        num_workers: int = 2, seed: int = 0,
+        self, sources: list[str], batch_size: int = 512, template: str = "a photo of a {}.",
+        label_column: str = "label", crop_scale: float = 0.9, num_workers: int = 2, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         if template.count("{}") != 1:
             raise ValueError(f"data.template: {template!r} must hold exactly one {{}}")
         if batch_size < 2:
             raise ValueError(f"data.batch_size must be at least 2, got {batch_size}: other pairs are the negatives")
-        self.sources, self.batch_size, self.template = sources, batch_size, template
-        self.label_column, self.num_workers, self.seed = label_column, num_workers, seed
-        self.source: str | None = None
-        self.image_size = 0
+        if not 0 < crop_scale <= 1:
+            raise ValueError(f"data.crop_scale must be above 0 and at most 1, got {crop_scale}")
+        self.sources, self.batch_size, self.template, self.label_column = sources, batch_size, template, label_column
+        self.crop_scale, self.num_workers, self.seed = crop_scale, num_workers, seed
+        self.table: pa.Table | None = None
 
     def setup(self, stage: str) -> None:
-        """Reads the pairs' places and captions."""
+        """Reads where the pairs lie and what they say. Raises ValueError or FileNotFoundError naming `data.sources`."""
+        if not self.sources:
+            raise ValueError(
+                "data.sources is empty; give folders or shards of captioned images, or .csv files of path and label"
+            )
         pairs = [pair for number, path in enumerate(self.sources) for pair in self._read(number, Path(path))]
         if len(pairs) < self.batch_size:
             raise ValueError(
-                f"data.sources: {len(pairs)} image-caption pairs in {', '.join(self.sources) or 'no source'} are fewer "
-                f"than data.batch_size {self.batch_size}"
+                f"data.sources: {', '.join(self.sources)} hold {len(pairs)} image-caption pairs, fewer than "
+                f"data.batch_size {self.batch_size}; lower it or add sources"
             )
-        columns = list(zip(*pairs, strict=True))
-        names = ("root", "shard", "offset", "size", "caption")
-        self.table = pa.table(dict(zip(names, map(list, columns), strict=True))).combine_chunks()
+        columns = [list(column) for column in zip(*pairs, strict=True)]
+        self.table = pa.table(dict(zip(COLUMNS, columns, strict=True)))
 
-    def _read(self, number: int, path: Path) -> list[tuple[str, str, int, int, str]]:
+    def _read(self, number: int, path: Path) -> list[Pair]:
         root = f"source-{number}"
         if not path.exists():
             raise FileNotFoundError(f"data.sources: {path} does not exist")
         if path.suffix == ".csv":
-            with open(path, newline="", encoding="utf-8-sig") as file:
-                rows = list(csv.DictReader(file))
-            files = [path.parent / row["path"] for row in rows]
-            return [
-                (root, row["path"], 0, place.stat().st_size, self.caption(row[self.label_column]))
-                for row, place in zip(rows, files, strict=True)
-            ]
-        index = index_pool(path)
+            return self._read_csv(root, path)
         pairs = []
-        for row in index.select(["shard", "offset", "size", "caption", "key"]).to_pylist():
+        for row in index_pool(path).select(["shard", "offset", "size", "caption", "key"]).to_pylist():
             if row["size"] is not None:
-                text = row["caption"] or self.caption(Path(row["key"]).stem)
-                pairs.append((root, row["shard"], row["offset"], row["size"], text))
+                key = Path(row["key"])
+                in_class_folder = key.parent.name and not row["shard"].endswith(".tar")
+                caption = row["caption"] or self.caption(key.parent.name if in_class_folder else key.stem)
+                pairs.append((root, row["shard"], row["offset"], row["size"], caption))
+        return pairs
+
+    def _read_csv(self, root: str, path: Path) -> list[Pair]:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        missing = {"path", self.label_column} - set(rows[0] if rows else [])
+        if missing:
+            raise ValueError(f"data.sources: {path} has no rows with the column {' and '.join(sorted(missing))}")
+        pairs = []
+        for row in rows:
+            place = path.parent / row["path"]
+            if not place.is_file():
+                raise FileNotFoundError(f"data.sources: {path} names {row['path']}, which is not in {path.parent}")
+            pairs.append((root, row["path"], 0, place.stat().st_size, self.caption(row[self.label_column])))
         return pairs
 
     def caption(self, label: str) -> str:
-        """The caption of a label: ids and numbers dropped, underscores and dashes to spaces."""
+        """The caption of a label: WordNet id and trailing number dropped, underscores and dashes to spaces."""
         words = re.sub(r"^n\d{8}_|_\d+$", "", label)
         return self.template.format(re.sub(r"[_\-]+", " ", words).strip().lower())
 
-    def train_dataloader(self) -> DataLoader:  # type: ignore[type-arg]
+    def train_dataloader(self) -> RestartableLoader:
         """Batches {"image": uint8 [B, 3, S, S], "caption": list of str}, this rank's share of each."""
-        assert self.trainer is not None
-        world, rank = self.trainer.world_size, self.trainer.global_rank
-        roots = {f"source-{n}": Path(p).parent if p.endswith(".csv") else Path(p) for n, p in enumerate(self.sources)}
-        dataset = _Pairs(self.table, roots, self.trainer.lightning_module.prepare)
-        order = _Order(len(dataset), self.batch_size, self.seed, world, rank)
-        self.trainer.lightning_module.order = order
-        return DataLoader(dataset, batch_sampler=order, num_workers=self.num_workers, collate_fn=_collate)
+        assert self.trainer is not None and self.table is not None
+        trainer, world_size = self.trainer, self.trainer.world_size
+        if self.batch_size % world_size:
+            raise ValueError(
+                f"data.batch_size {self.batch_size} cannot be shared among {world_size} devices; it is the batch of "
+                f"all together, so make it a multiple of {world_size}"
+            )
+        roots = {f"source-{n}": Path(p).parent if Path(p).is_file() else Path(p) for n, p in enumerate(self.sources)}
+        dataset = CaptionDataset(self.table, roots, trainer.lightning_module.prepare, self.crop_scale, self.seed)
+        sampler = GlobalBatches(len(dataset), self.batch_size, self.seed, trainer.global_rank, world_size)
+        sampler.place = lambda: place_of(trainer, len(sampler))
+        return RestartableLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers)
 
 
-class _Order:
-    """Shuffled batches by (seed, epoch); the last, smaller one is dropped."""
+class CaptionDataset(Dataset[dict[str, Any]]):
+    """(epoch, rows) -> one batch of pairs; a pair that cannot be read gives way to the next."""
 
-    def __init__(self, count: int, batch_size: int, seed: int, world: int, rank: int) -> None:
-        self.count, self.batch_size, self.seed, self.world, self.rank = count, batch_size, seed, world, rank
-        self.epoch = 0
-
-    def __iter__(self) -> Any:
-        rows = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
-        self.epoch += 1
-        for first in range(0, self.count - self.batch_size + 1, self.batch_size):
-            yield rows[first : first + self.batch_size][self.rank :: self.world].tolist()
-
-    def __len__(self) -> int:
-        return self.count // self.batch_size
-
-
-class _Pairs(Dataset):  # type: ignore[type-arg]
-    def __init__(self, table: pa.Table, roots: dict[str, Path], prepare: Callable[[np.ndarray], np.ndarray]) -> None:
-        self.columns = [table[name].combine_chunks() for name in ("root", "shard", "offset", "size", "caption")]
-        self.store, self.prepare = ImageStore(roots), prepare
+    def __init__(
+        self, table: pa.Table, roots: dict[str, Path], prepare: Callable[[np.ndarray], np.ndarray], crop_scale: float,
+        seed: int,
+    ) -> None:  # fmt: skip
+        self.columns = [table[name].combine_chunks() for name in COLUMNS]
+        self.store, self.prepare, self.crop_scale, self.seed = ImageStore(roots), prepare, crop_scale, seed
 
     def __len__(self) -> int:
         return len(self.columns[0])
 
-    def __getitem__(self, row: int) -> tuple[np.ndarray, str]:
-        for tries in range(100):  # a pair that cannot be decoded gives way to the next
-            root, shard, offset, size, caption = (c[(row + tries) % len(self)].as_py() for c in self.columns)
+    def __getitem__(self, place: tuple[int, Sequence[int]]) -> dict[str, Tensor | list[str]]:
+        epoch, rows = place
+        images, captions = zip(*(self.read(epoch, int(row)) for row in rows), strict=True)
+        return {"image": torch.from_numpy(np.stack(images)), "caption": list(captions)}
+
+    def read(self, epoch: int, row: int) -> tuple[np.ndarray, str]:
+        """uint8 [3, S, S] and the caption of a row, cropped as (seed, epoch, row) say."""
+        for tries in range(min(len(self), MAX_TRIES)):
+            root, shard, offset, size, caption = (column[(row + tries) % len(self)].as_py() for column in self.columns)
             try:
-                return self.prepare(decode_rgb(self.store.read(root, shard, offset, size), LIMITS)), caption
-            except RefusedImage:
+                rgb = decode_rgb(self.store.read(root, shard, offset, size), LIMITS)
+            except (RefusedImage, StoreError, OSError) as error:
+                reason = error
                 continue
-        raise ValueError(f"data.sources: 100 images in a row cannot be decoded, the last {shard}")
+            if self.crop_scale < 1:
+                draw = np.random.default_rng([self.seed, epoch, row])
+                rgb = random_crop(rgb, self.prepare.size, self.crop_scale, draw)  # type: ignore[attr-defined]
+            return self.prepare(rgb), caption
+        raise ValueError(
+            f"data.sources: {min(len(self), MAX_TRIES)} images in a row cannot be read, the last, {shard}, for this "
+            f"reason: {reason}"
+        )
 
 
-def _collate(pairs: Sequence[tuple[np.ndarray, str]]) -> dict[str, Tensor | list[str]]:
-    return {"image": torch.from_numpy(np.stack([image for image, _ in pairs])), "caption": [text for _, text in pairs]}
+def random_crop(rgb: np.ndarray, size: int, least: float, draw: np.random.Generator) -> np.ndarray:
+    """uint8 [size, size, 3]: a random part of `least` to all of the area, its sides in 3:4 to 4:3, bicubic.
+
+    The draws are those of torchvision's RandomResizedCrop, with its fall back on the middle.
+    """
+    height, width = rgb.shape[:2]
+    for _ in range(10):
+        area = draw.uniform(least, 1) * height * width
+        ratio = math.exp(draw.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            x, y = int(draw.integers(width - w + 1)), int(draw.integers(height - h + 1))
+            break
+    else:
+        w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+        x, y = (width - w) // 2, (height - h) // 2
+    box = (x, y, x + w, y + h)
+    return np.asarray(Image.fromarray(rgb).resize((size, size), Image.Resampling.BICUBIC, box=box))
