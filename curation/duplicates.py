@@ -1,110 +1,91 @@
 """Near-duplicate groups: connected components of the graph of similar pairs (paper section 3.3)."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-# A tile of similarities is 16 MiB in float32, whatever the number of images.
+from curation.arrays import like, to_numpy
+from curation.components import Components
+from curation.similar_pairs import above, join_similar, margin
+
+# Queries of one call of faiss; the list of neighbours of a block is about 1.5 MiB.
 BLOCK = 2048
 
 
 def duplicate_groups(embeddings: np.ndarray, threshold: float = 0.6, k: int | None = None) -> np.ndarray:
     """int64 [N]: label of each row's group, the smallest row number in it.
 
-    embeddings: unit float32 [N, D]. Rows are joined when their cosine is above `threshold`: all such pairs, exactly,
-    with k = None; with k, pairs in which one row is among the k nearest of the other, itself left out (paper: 64).
-    Memory is the embeddings and a tile, not N^2. Raises ValueError for NaN or a wrong shape.
+    embeddings: unit [N, D], float32 or float16. Rows are joined when their cosine, in float32, is strictly above
+    `threshold`: all such pairs with k = None; with k, pairs in which one row is among the k nearest of the other,
+    itself left out (paper: 64). Exact either way. Beside the embeddings, k = None takes some 50 MB whatever N.
+    Raises ValueError for NaN or a wrong shape.
     """
-    vectors = torch.as_tensor(np.ascontiguousarray(embeddings, dtype=np.float32))
+    vectors = to_numpy(embeddings)
     if vectors.ndim != 2:
-        raise ValueError(f"embeddings must be [N, D], got shape {tuple(vectors.shape)}")
-    bad = ~torch.isfinite(vectors).all(dim=1)
-    if bool(bad.any()):
-        raise ValueError(f"embeddings hold NaN or infinite values in {int(bad.sum())} rows, first {int(bad.nonzero()[0])}")
+        raise ValueError(f"embeddings must be [N, D], got shape {vectors.shape}")
     if k is not None and k < 1:
-        raise ValueError(f"k must be at least 1, or None for all pairs, got {k}")
-    parents = np.arange(len(vectors))
-    pairs = all_pairs(vectors, threshold) if k is None else nearest_pairs(vectors.numpy(), threshold, k)
-    for left, right in pairs:
-        parents = _merge(parents, left, right)
-    return parents
+        raise ValueError(f"k must be at least 1, or null for all pairs, got {k}")
+    if vectors.dtype not in (np.float32, np.float16):
+        vectors = vectors.astype(np.float32)
+    for first in range(0, len(vectors), BLOCK):
+        bad = ~np.isfinite(vectors[first : first + BLOCK]).all(axis=1)
+        if bad.any():
+            raise ValueError(f"embeddings hold NaN or infinite values, first in row {first + int(bad.argmax())}")
+    groups = Components(len(vectors))
+    if k is None:
+        join_similar(vectors, threshold, groups)
+    else:
+        join_neighbours(vectors, threshold, k, groups)
+    return like(groups.labels(), embeddings)
 
 
-def all_pairs(vectors: torch.Tensor, threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs i < j with cosine above the threshold, tile by tile of the upper half of the product."""
-    count = len(vectors)
-    for i in range(0, count, BLOCK):
-        for j in range(i, count, BLOCK):
-            tile = vectors[i : i + BLOCK] @ vectors[j : j + BLOCK].T
-            rows = (tile.amax(dim=1) > threshold).nonzero().flatten()  # most rows have no partner in a tile
-            if not len(rows):
-                continue
-            left, right = (tile[rows] > threshold).nonzero(as_tuple=True)
-            left = rows[left] + i
-            right = right + j
-            upper = left < right
-            if bool(upper.any()):
-                yield left[upper].numpy(), right[upper].numpy()
-
-
-def nearest_pairs(vectors: np.ndarray, threshold: float, k: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs above the threshold among each row's k nearest neighbours, by faiss; blocks of queries."""
+def join_neighbours(vectors: np.ndarray, threshold: float, k: int, groups: Components) -> None:
+    """Joins each row with those of its k nearest neighbours that are above the threshold, by faiss."""
     import faiss
 
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    for first in range(0, len(vectors), BLOCK):
+    count = len(vectors)
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    error = margin(torch.float32, vectors.shape[1], float(np.linalg.norm(vectors, axis=1).max(initial=1.0)))
+    for first in range(0, count, BLOCK):
+        queries = vectors[first : first + BLOCK]
         # One more than k: the row itself is usually, but among exact copies not always, in the list.
-        similarity, found = index.search(vectors[first : first + BLOCK], min(k + 1, len(vectors)))
-        own = np.arange(first, first + len(found))[:, None]
-        others = found != own
+        similarity, found = faiss.knn(queries, vectors, min(k + 1, count), metric=faiss.METRIC_INNER_PRODUCT)
+        others = found != np.arange(first, first + len(queries))[:, None]
         others &= np.cumsum(others, axis=1) <= k
-        keep = others & (similarity > threshold) & (found >= 0)
-        left, place = keep.nonzero()
-        yield left + first, found[left, place]
-
-
-def _merge(parents: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Labels after joining the groups of pairs; a label stays the smallest row of its group."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    left, right = parents[left], parents[right]
-    differ = left != right
-    if not differ.any():
-        return parents
-    names, inverse = np.unique(np.concatenate([left[differ], right[differ]]), return_inverse=True)
-    half = len(inverse) // 2
-    graph = coo_matrix((np.ones(half, bool), (inverse[:half], inverse[half:])), shape=(len(names), len(names)))
-    _, component = connected_components(graph, directed=False)
-    smallest = np.full(component.max() + 1, len(parents), np.int64)
-    np.minimum.at(smallest, component, names)
-    target = np.arange(len(parents))
-    target[names] = smallest[component]
-    return target[parents]
+        row, place = np.nonzero(others & (similarity > threshold - error))
+        left, right, value = row + first, found[row, place], similarity[row, place]
+        similar = value > threshold + error
+        doubtful = np.flatnonzero(~similar)
+        similar[doubtful] = above(vectors, left[doubtful], right[doubtful], threshold)
+        groups.join(left[similar], right[similar])
 
 
 def choose_representatives(groups: np.ndarray, keys: Sequence[str], eligible: np.ndarray, seed: int) -> np.ndarray:
     """int64 [N]: row that is kept of each row's group, -1 where no member is eligible.
 
-    A seeded draw that depends on the members' keys only, so the order of the rows and what else is in the pool do
-    not matter: the eligible member with the smallest SHA-256 of (seed, key).
+    groups: int [N] labels; keys: N unique names; eligible: bool [N]. A seeded draw that depends on the members' keys
+    only, so that neither the order of the rows nor the rest of the pool matters: the eligible member with the smallest
+    SHA-256 of seed and key (open in the paper, which says random).
     """
-    groups = np.asarray(groups)
-    chosen = np.full(len(groups), -1, np.int64)
-    best: dict[int, tuple[bytes, int]] = {}
-    sizes = np.bincount(groups, minlength=len(groups)) if len(groups) else np.empty(0, int)
-    for row in np.flatnonzero(np.asarray(eligible, bool)).tolist():
-        group = int(groups[row])
-        # A group of one needs no draw; at millions of rows most are.
-        draw = hashlib.sha256(f"{seed}:{keys[row]}".encode()).digest() if sizes[group] > 1 else b""
-        if group not in best or draw < best[group][0]:
-            best[group] = (draw, row)
-    if best:
-        labels = np.fromiter(best, np.int64, len(best))
-        kept = np.full(len(groups), -1, np.int64)
-        kept[labels] = [row for _, row in best.values()]
-        chosen = kept[groups]
-    return chosen
+    labels, eligible = to_numpy(groups), to_numpy(eligible).astype(bool)
+    if not len(labels) == len(keys) == len(eligible):
+        raise ValueError(
+            f"groups, keys and eligible must be equally long, got {len(labels)}, {len(keys)}, {len(eligible)}"
+        )
+    names, group = np.unique(labels, return_inverse=True)
+    chosen = np.full(len(names), -1, np.int64)
+    candidates = np.flatnonzero(eligible)
+    count = np.bincount(group[candidates], minlength=len(names))
+    # A single candidate needs no draw; at millions of rows most are.
+    single = candidates[count[group[candidates]] == 1]
+    chosen[group[single]] = single
+    lowest: dict[int, bytes] = {}
+    for row in candidates[count[group[candidates]] > 1].tolist():
+        draw = hashlib.sha256(f"{seed}:{keys[row]}".encode()).digest()
+        place = int(group[row])
+        if place not in lowest or draw < lowest[place]:
+            lowest[place] = draw
+            chosen[place] = row
+    return like(chosen[group], groups)
