@@ -25,6 +25,13 @@ class NoBranch(nn.Module):
     def __init__(self, clip: Any) -> None:
         super().__init__()
         tower = clip.text if hasattr(clip, "text") else clip  # open_clip's newer layout wraps the text tower
+        pool = getattr(tower, "pool_type", None) or getattr(tower, "text_pool_type", "argmax")
+        if not all(hasattr(tower, name) for name in TOWER) or pool != "argmax" or tower.attn_mask is None:
+            raise ValueError(
+                "curation.ood.no_branch: CLIPN's `no` tower needs an image-text model with CLIP's own text transformer "
+                f"(causal, read at the end of the text), not {type(tower).__name__} with pooling {pool!r}; "
+                "ViT-B-16 with laion2b_s34b_b88k is CLIPN's"
+            )
         for name in TOWER:
             value = getattr(tower, name)
             twin = nn.Parameter(value.detach().clone()) if isinstance(value, nn.Parameter) else copy.deepcopy(value)
@@ -41,7 +48,11 @@ class NoBranch(nn.Module):
         x = self.token_embedding_no(tokens) + self.positional_embedding_no + self._prompt(len(tokens), generator)
         x = self.ln_final_no(self.transformer_no(x, attn_mask=self.attn_mask))
         end = tokens.argmax(dim=-1)  # the end-of-text token has the largest number
-        return x[torch.arange(len(x), device=x.device), end] @ self.text_projection_no
+        return self._project(x[torch.arange(len(x), device=x.device), end])
+
+    def _project(self, x: Tensor) -> Tensor:
+        projection = self.text_projection_no
+        return projection(x) if isinstance(projection, nn.Module) else x @ projection
 
     def _prompt(self, count: int, generator: torch.Generator | None) -> Tensor:
         mean = self.prompt_no.mean(dim=0)
@@ -82,7 +93,9 @@ def save_no_branch(branch: NoBranch, path: Path, dtype: torch.dtype = torch.floa
     from datamodules.files import atomic
 
     with atomic(path) as temporary:
-        save_file({key: value.detach().to(dtype).contiguous().cpu() for key, value in branch.state_dict().items()}, temporary)
+        save_file(
+            {key: value.detach().to(dtype).contiguous().cpu() for key, value in branch.state_dict().items()}, temporary
+        )
 
 
 def _read(path: Path) -> dict[str, Tensor]:

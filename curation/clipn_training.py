@@ -14,14 +14,17 @@ from curation.packaged import resolve
 
 
 class TrainNoBranch(LightningModule):
-    """Trains the `no` tower beside a frozen image-text model; defaults are CLIPN's (spec: 10 epochs, batch 2048).
+    """Trains the `no` tower beside a frozen image-text model (CLIPN, Wang et al. 2023).
+
+    Starts as a copy of the yes tower with zero prompts; only the `_no` parameters learn. Defaults are CLIPN's, whose
+    run is 10 epochs of CC3M at a global batch of 2048 in mixed precision.
 
     Args:
         model: open_clip architecture, or a folder with open_clip_config.json and weights.
         pretrained: open_clip's name of the weights, or a file; null for a folder.
-        lr: Peak learning rate; a cosine to 0 follows, without warm-up.
+        lr: Peak learning rate; a cosine to 0 over all steps, without warm-up.
         weight_decay: Of matrices; biases, norms and gains have none.
-        output: Where no_branch.safetensors is written at the end; null for the run's folder.
+        output: File that is written at the end; null for no_branch.safetensors in the run's folder.
         seed: Of the prompts that a step draws.
     """
 
@@ -33,33 +36,34 @@ class TrainNoBranch(LightningModule):
         if lr <= 0:
             raise ValueError(f"model.lr must be positive, got {lr}")
         encoder = ImageTextEncoder.load(resolve(model), pretrained)
-        # Frozen towers are no part of this module's checkpoints.
+        # The frozen towers are no submodule: they belong neither in checkpoints nor in the optimiser.
         object.__setattr__(self, "encoder", encoder)
         self.prepare = encoder.prepare
-        self.branch = encoder.no_branch if isinstance(encoder.no_branch, NoBranch) else NoBranch(encoder.model)
-        self.branch.requires_grad_(True)
+        self.branch = NoBranch(encoder.model)
         self.lr, self.weight_decay, self.output, self.seed = lr, weight_decay, output, seed
-        self.order: Any = None
 
     def on_fit_start(self) -> None:
         """The frozen towers go where this module is."""
         self.encoder.to(self.device)
 
-    def on_train_epoch_start(self) -> None:
-        """A run that goes on draws the order of the epoch it is in."""
-        self.branch.train()
-
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """CLIPN's three losses on a batch of pairs; pairs that share a caption are no negatives."""
+        """CLIPN's three losses on the global batch; pairs that share a caption are no negatives of each other."""
         encoder: ImageTextEncoder = self.encoder
         captions = batch["caption"]
-        image, yes = encoder.embed_images(batch["image"]), encoder.embed_texts(captions)
-        generator = torch.Generator().manual_seed(hash((self.seed, self.global_step)) % 2**31)
         tokens = encoder.tokenizer(captions).to(self.device)
+        # A function of the step: a run that goes on draws what it would have drawn.
+        step = self.global_step * self.trainer.world_size + self.global_rank
+        generator = torch.Generator().manual_seed((self.seed << 32) + step)
+        with torch.no_grad():
+            image, yes = encoder.embed_images(batch["image"]), encoder.embed_texts(captions)
         no = F.normalize(self.branch(tokens, generator).float(), dim=1)
+        if self.trainer.world_size > 1:
+            # The other ranks' pairs are negatives too; gradients flow back through the gathered `no` features.
+            image, yes, tokens = (self.all_gather(value).flatten(0, 1) for value in (image, yes, tokens))
+            no = self.all_gather(no, sync_grads=True).flatten(0, 1)
         same = (tokens[:, None] == tokens[None]).all(dim=-1)
-        scale = encoder.model.logit_scale.exp().detach().clamp(max=100)  # type: ignore[operator, union-attr]
-        loss, parts = clipn_losses(image.detach(), yes.detach(), no, scale, same)
+        scale = encoder.model.logit_scale.exp()  # type: ignore[operator, union-attr]
+        loss, parts = clipn_losses(image, yes, no, scale, same)
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()})
         return loss
@@ -75,8 +79,8 @@ class TrainNoBranch(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_end(self) -> None:
-        """Writes the tower."""
+        """Writes the tower and says where."""
         if self.trainer.is_global_zero:
             path = Path(self.output) if self.output else Path(self.trainer.default_root_dir) / "no_branch.safetensors"
             save_no_branch(self.branch, path)
-            print(f"no branch   {path}  (use it as curation.ood.no_branch)")
+            print(f"no branch   {path}  (use it as curation.ood.no_branch, or put it beside the model)")

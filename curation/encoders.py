@@ -1,7 +1,8 @@
 """Encoders behind narrow seams: image-text models by open_clip, copy descriptors by TorchScript."""
 
+import difflib
 import json
-import warnings
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,16 +85,15 @@ class ImageTextEncoder(_Encoder):
         from curation.clipn import load_no_branch
 
         folder = Path(model.removeprefix("local-dir:"))
-        net, transform_settings, tokenizer = _open_folder(folder) if folder.is_dir() else _open_named(model, pretrained)
-        size = transform_settings["size"]
-        prepare = Prepare(size if isinstance(size, int) else size[0], False, Image.Resampling.BICUBIC)
+        is_folder = folder.is_dir() or model.startswith("local-dir:")
+        net, settings, tokenizer = _open_folder(folder) if is_folder else _open_named(model, pretrained)
         beside = folder / "no_branch.safetensors"
-        path = Path(no_branch) if no_branch else (beside if folder.is_dir() and beside.is_file() else None)
+        path = Path(no_branch) if no_branch else (beside if is_folder and beside.is_file() else None)
         branch = load_no_branch(net, path) if path is not None else None
-        identity = {"name": model, "pretrained": pretrained, "files": _checksums(folder, path)}
-        return ImageTextEncoder(
-            net, tokenizer, prepare, transform_settings["mean"], transform_settings["std"], branch, identity
-        )
+        files = [folder / name for name in WEIGHTS] if is_folder else [Path(pretrained or "")]
+        checksums = {file.name: sha256_file(file) for file in [*files, path] if file is not None and file.is_file()}
+        identity = {"name": model, "pretrained": pretrained, "files": checksums}
+        return ImageTextEncoder(net, tokenizer, _prepare(settings), settings["mean"], settings["std"], branch, identity)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Unit float32 [N, D] of uint8 [N, 3, S, S]."""
@@ -123,9 +123,12 @@ class ImageTextEncoder(_Encoder):
         return torch.cat(parts)
 
 
-def _checksums(folder: Path, branch: Path | None) -> dict[str, str]:
-    files = [folder / name for name in WEIGHTS if (folder / name).is_file()] if folder.is_dir() else []
-    return {path.name: sha256_file(path) for path in [*files, *([branch] if branch else [])]}
+def _prepare(settings: dict[str, Any]) -> Prepare:
+    size = settings["size"]
+    side = size if isinstance(size, int) else size[0]
+    resampling = Image.Resampling[str(settings.get("interpolation", "bicubic")).upper()]
+    # "squash" is SigLIP's; CLIP's models resize the short side and crop the middle.
+    return Prepare(side, settings.get("resize_mode") == "squash", resampling)
 
 
 def _open_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], Any]:
@@ -133,78 +136,105 @@ def _open_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], Any]:
 
     path = folder / "open_clip_config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"curation.embed.image_text.model: {folder} holds no open_clip_config.json")
+        raise FileNotFoundError(
+            f"curation.embed.image_text.model: {folder} is no folder with an open_clip_config.json; give an open_clip "
+            "architecture, or a folder as `open_clip.push_to_hf_hub` writes it (config and weights)"
+        )
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        raise FileNotFoundError(
+            f"curation.embed.image_text.model: {folder} has a config but none of {', '.join(WEIGHTS)}; put the "
+            "weights there"
+        )
     config = json.loads(path.read_text())
-    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if weights is None:
-        raise FileNotFoundError(f"curation.embed.image_text.model: {folder} holds none of {', '.join(WEIGHTS)}")
-    net = open_clip.create_model(f"local-dir:{folder}")
-    # Miniatures store float16; they compute in float32 as every other model.
-    net = net.float()
-    context = int(config["model_cfg"]["text_cfg"].get("context_length", 77))
-    settings = config.get("preprocess_cfg", {})
-    size = settings.get("size", config["model_cfg"]["vision_cfg"]["image_size"])
-    mean = settings.get("mean", open_clip.OPENAI_DATASET_MEAN)
-    std = settings.get("std", open_clip.OPENAI_DATASET_STD)
-    return net, {"size": size, "mean": mean, "std": std}, open_clip.SimpleTokenizer(context_length=context)
+    try:
+        net = open_clip.create_model(f"local-dir:{folder}")
+    except (OSError, RuntimeError, ValueError, TypeError, AssertionError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"curation.embed.image_text.model: the weights in {folder} do not fit its open_clip_config.json, or are "
+            f"damaged ({_brief(error)})"
+        ) from error
+    text = config["model_cfg"]["text_cfg"]
+    context = int(text.get("context_length", 77))
+    if text.get("hf_tokenizer_name"):
+        tokenizer = open_clip.HFTokenizer(text["hf_tokenizer_name"], context_length=context)
+    else:
+        tokenizer = open_clip.SimpleTokenizer(context_length=context)
+    settings = {
+        "size": config["model_cfg"]["vision_cfg"]["image_size"],
+        "mean": open_clip.OPENAI_DATASET_MEAN,
+        "std": open_clip.OPENAI_DATASET_STD,
+        **config.get("preprocess_cfg", {}),
+    }
+    return net.float(), settings, tokenizer  # the miniatures store float16; they compute in float32 as the others
 
 
 def _open_named(model: str, pretrained: str | None) -> tuple[nn.Module, dict[str, Any], Any]:
     import open_clip
 
-    if model not in open_clip.list_models():
-        import difflib
-
+    on_hub = model.startswith("hf-hub:")  # carries its own weights
+    if not on_hub and model not in open_clip.list_models():
         close = difflib.get_close_matches(model, open_clip.list_models(), n=3)
         raise ValueError(
             f"curation.embed.image_text.model: {model} is no folder, and open_clip has no model of that name"
             + (f"; close are {', '.join(close)}" if close else "")
         )
-    if pretrained is None:
+    if pretrained is None and not on_hub:
+        # open_clip would begin with random weights and a warning.
         raise ValueError(
-            f"curation.embed.image_text.pretrained: {model} needs weights; one of "
-            f"{', '.join(open_clip.list_pretrained_tags_by_model(model)) or 'a local file'}"
+            f"curation.embed.image_text.pretrained: {model} needs weights; give a file, or one of "
+            f"{', '.join(open_clip.list_pretrained_tags_by_model(model)) or '(none is published)'}"
         )
     try:
         net = open_clip.create_model(model, pretrained=pretrained)
-    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        tokenizer = open_clip.get_tokenizer(model)
+    except (OSError, RuntimeError, ValueError, TypeError, AssertionError, pickle.UnpicklingError) as error:
+        weights = f"the weights {pretrained} of {model}" if pretrained else f"the weights of {model}"
         raise FileNotFoundError(
-            f"curation.embed.image_text: the weights {pretrained} of {model} are not here and could not be fetched "
-            f"({' '.join(str(error).split())[:200]}). Download them where there is a network, then give the file as "
-            "`pretrained`, or a folder with open_clip_config.json as `model`"
+            f"curation.embed.image_text: {weights} are not here and could not be fetched, or do not fit "
+            f"({_brief(error)}). Download them where there is a network (open_clip caches them below HF_HOME), then "
+            "copy them here and give the file as `pretrained`, or a folder with open_clip_config.json as `model`"
         ) from error
-    settings = open_clip.get_model_preprocess_cfg(net)
-    return net.float(), settings, open_clip.get_tokenizer(model)
+    return net.float(), open_clip.get_model_preprocess_cfg(net), tokenizer
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 class CopyDescriptor(_Encoder):
     """A TorchScript copy descriptor such as SSCD: [N, 3, S, S] normalised images to unit vectors."""
 
-    def __init__(self, script: Any, prepare: Prepare, identity: dict[str, Any]) -> None:
-        super().__init__(prepare, IMAGENET_MEAN, IMAGENET_STD, identity)
+    def __init__(
+        self, script: Any, prepare: Prepare, mean: Sequence[float], std: Sequence[float], identity: dict[str, Any]
+    ) -> None:
+        super().__init__(prepare, mean, std, identity)
         self.script = script
         self.eval().requires_grad_(False)
         with torch.no_grad():
             self.dim = int(self.embed_images(torch.zeros(1, 3, prepare.size, prepare.size, dtype=torch.uint8)).shape[1])
 
     @staticmethod
-    def load(path: str, image_size: int = 320) -> "CopyDescriptor":
-        """Loads a TorchScript file; images are resized to a square of image_size px. Raises FileNotFoundError."""
-        if not Path(path).is_file():
+    def load(
+        path: str, image_size: int = 320, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+    ) -> "CopyDescriptor":
+        """Loads a TorchScript file, on the CPU; images are resized to a square of image_size px (SSCD's 320).
+
+        mean, std: of each channel, for pixels in [0, 1].
+        Raises FileNotFoundError or ValueError naming the yaml key.
+        """
+        file = Path(path)
+        if not file.is_file():
             raise FileNotFoundError(
-                f"curation.embed.copy.model: {path} does not exist. SSCD's published models are at "
-                "github.com/facebookresearch/sscd-copy-detection (sscd_disc_mixup.torchscript.pt); give the file's path"
+                f"curation.embed.copy.model: {path} does not exist. SSCD's published models are listed in "
+                "github.com/facebookresearch/sscd-copy-detection (sscd_disc_mixup.torchscript.pt); download one and "
+                "give the file's path"
             )
         try:
-            with warnings.catch_warnings():  # TorchScript is SSCD's published format, whatever torch thinks of it
-                warnings.filterwarnings("ignore", ".*torch.jit.*")
-                script = torch.jit.load(path, map_location="cpu")
+            script = torch.jit.load(path, map_location="cpu")
         except RuntimeError as error:
-            raise ValueError(
-                f"curation.embed.copy.model: {path} is no TorchScript file ({' '.join(str(error).split())[:120]})"
-            ) from error
+            raise ValueError(f"curation.embed.copy.model: {path} is no TorchScript file ({_brief(error)})") from error
         prepare = Prepare(image_size, True, Image.Resampling.BILINEAR)
-        return CopyDescriptor(script, prepare, {"name": path, "files": {Path(path).name: sha256_file(Path(path))}})
+        return CopyDescriptor(script, prepare, mean, std, {"name": path, "files": {file.name: sha256_file(file)}})
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Unit float32 [N, D] of uint8 [N, 3, S, S]."""
