@@ -79,10 +79,14 @@ def funnel(ledger: pa.Table) -> list[dict[str, Any]]:
             if column not in ledger.column_names:
                 continue
             left &= reasons != reason
-        rows.append({"stage": title, "real": int((left & ~synthetic).sum()), "synthetic": int((left & synthetic).sum())})
+        rows.append(
+            {"stage": title, "real": int((left & ~synthetic).sum()), "synthetic": int((left & synthetic).sum())}
+        )
     if "keep" in ledger.column_names:
         kept = pc.fill_null(ledger["keep"], False).to_numpy(zero_copy_only=False).astype(bool)
-        rows.append({"stage": "kept", "real": int((kept & ~synthetic).sum()), "synthetic": int((kept & synthetic).sum())})
+        rows.append(
+            {"stage": "kept", "real": int((kept & ~synthetic).sum()), "synthetic": int((kept & synthetic).sum())}
+        )
     return rows
 
 

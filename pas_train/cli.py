@@ -27,7 +27,9 @@ class PasCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the sections that are ours."""
-        parser.add_argument("--workspace", type=str | None, default=None, help="folder of the data set; default runs/<domain>")
+        parser.add_argument(
+            "--workspace", type=str | None, default=None, help="folder of the data set; default runs/<domain>"
+        )
         parser.add_argument("--pool", type=str | None, default=None, help="folder of images, or of shards")
         parser.add_argument("--curation", type=commands.curation_class() | None, default=None, help="the pipeline")
         parser.add_argument("--evaluation", type=Evaluation, default=Evaluation(), help="what to judge the backbone on")
@@ -54,7 +56,9 @@ class PasCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Keeps the command line's settings; LightningCLI would let a checkpoint's override them."""
 
-    def fit(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None, **_: Any) -> None:
+    def fit(
+        self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None, **_: Any
+    ) -> None:
         """Curates what is missing, trains what is not trained, judges what is not judged, and writes the report."""
         built = self.config_init[self.subcommand]
         evaluation: Evaluation = built["evaluation"]
@@ -71,7 +75,9 @@ class PasCLI(LightningCLI):
         run = Run(self.workspace, self.plain_config(), Path(source) if source else None)
         train(self, model, datamodule, run, ckpt_path)
 
-    def test(self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None, **_: Any) -> None:
+    def test(
+        self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None, **_: Any
+    ) -> None:
         """All configured evaluations of a checkpoint."""
         evaluate_checkpoint(self, model, ckpt_path)
 

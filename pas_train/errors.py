@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-OURS = tuple(str(Path(__file__).resolve().parent.parent / name) + os.sep for name in ("pas_train", "curation", "datamodules"))
+OURS = tuple(
+    str(Path(__file__).resolve().parent.parent / name) + os.sep for name in ("pas_train", "curation", "datamodules")
+)
 
 
 def deliberate(error: BaseException) -> bool:
     """Whether one of our own lines raised this error, as a message to the person, rather than a library's failure."""
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and frames[-1].filename.startswith(OURS) and isinstance(error, ValueError | OSError | RuntimeError)
+    return (
+        bool(frames) and frames[-1].filename.startswith(OURS) and isinstance(error, ValueError | OSError | RuntimeError)
+    )
 
 
 @contextmanager

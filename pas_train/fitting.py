@@ -71,7 +71,12 @@ def attach(cli: "PasCLI", run: Run) -> list[Logger]:
             curation = cli.options.get("curation")
             config = {**cli.plain_config(), "data_set": {"source": str(run.source), "identity": run.data_identity}}
             tracked = make_wandb_logger(
-                tracking.project, curation.domain if curation else "data", run.name, run.folder, config, tracking.offline
+                tracking.project,
+                curation.domain if curation else "data",
+                run.name,
+                run.folder,
+                config,
+                tracking.offline,
             )
             loggers += [tracked] if tracked is not None else []
     trainer.loggers = loggers
@@ -174,5 +179,3 @@ def _track(cli: "PasCLI", loggers: list[Logger], results: dict[str, Any]) -> str
         logger.finalize("success")
         where = str(getattr(logger.experiment, "url", None) or getattr(logger.experiment, "dir", ""))
     return where
-
-

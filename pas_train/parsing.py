@@ -30,7 +30,9 @@ def section_parser(description: str) -> Parser:
     """A parser of the yaml that all commands share; a command adds the sections that it reads."""
     parser = Parser(description=description, parser_mode="omegaconf", prog="pas_train")
     parser.add_argument("-c", "--config", action="config", help="yaml file, or the name of a packaged one")
-    parser.add_argument("--workspace", type=str | None, default=None, help="folder of the data set; default runs/<domain>")
+    parser.add_argument(
+        "--workspace", type=str | None, default=None, help="folder of the data set; default runs/<domain>"
+    )
     parser.add_argument("--pool", type=str | None, default=None, help="folder of images, or of shards")
     return parser
 

@@ -28,5 +28,9 @@ def test_imports__go_left(path: Path) -> None:
 
 
 def test_imports__pas_train_meets_curation_in_one_file() -> None:
-    meeting = {path.name for path in (ROOT / "pas_train").rglob("*.py") if any(n.startswith("curation") for n in imported(path))}
+    meeting = {
+        path.name
+        for path in (ROOT / "pas_train").rglob("*.py")
+        if any(n.startswith("curation") for n in imported(path))
+    }
     assert meeting == {"commands.py"}

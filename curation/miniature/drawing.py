@@ -68,7 +68,9 @@ def contrasting(rng: np.random.Generator, image: Image.Image) -> tuple[int, int,
 
 def paste(rng: np.random.Generator, base: Image.Image, mask: Image.Image, side: int) -> Image.Image:
     """Lays a mask (L, any size) on a ground in one colour, turned by up to 20 degrees, at a random place."""
-    mask = mask.resize((side, side), Image.Resampling.BICUBIC).rotate(float(rng.uniform(-20, 20)), Image.Resampling.BICUBIC)
+    mask = mask.resize((side, side), Image.Resampling.BICUBIC).rotate(
+        float(rng.uniform(-20, 20)), Image.Resampling.BICUBIC
+    )
     colour = contrasting(rng, base)
     x, y = (int(value) for value in rng.integers(0, SIDE - side + 1, 2))
     out = base.copy()
@@ -167,7 +169,9 @@ def altered(rng: np.random.Generator, image: Image.Image) -> tuple[Image.Image, 
         image = Image.fromarray(np.clip(np.asarray(image, np.float32) * gain, 0, 255).astype(np.uint8))
     elif kind == 4:
         margin = int(rng.integers(2, 5))
-        framed = Image.new("RGB", (width + 2 * margin, height + 2 * margin), ("white", "black", "grey")[rng.integers(3)])
+        framed = Image.new(
+            "RGB", (width + 2 * margin, height + 2 * margin), ("white", "black", "grey")[rng.integers(3)]
+        )
         framed.paste(image, (margin, margin))
         image = framed
     else:

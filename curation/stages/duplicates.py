@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 
 from curation.duplicates import choose_representatives, duplicate_groups
-from curation.workspace import write_part
 from curation.stage import Context, Stage
 from curation.stages.rows import alive
+from curation.workspace import write_part
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,9 @@ class Index(Stage):
     def check(self, context: Context) -> None:
         """A pool must be named and be there."""
         if context.pool is None:
-            raise ValueError("pool is not set; give --pool PATH, a folder of images or of img2dataset / WebDataset shards")
+            raise ValueError(
+                "pool is not set; give --pool PATH, a folder of images or of img2dataset / WebDataset shards"
+            )
         if "scenes" not in context.stages and not context.pool.exists():
             raise FileNotFoundError(f"pool: {context.pool} does not exist; give a folder of images or of shards")
 
@@ -131,5 +133,11 @@ class _Look:
 
 
 def _columns(rows: np.ndarray, seen: dict[str, Any]) -> Output:
-    types = {"readable": pa.bool_(), "reason": pa.string(), "width": pa.int32(), "height": pa.int32(), "sha256": pa.string()}
+    types = {
+        "readable": pa.bool_(),
+        "reason": pa.string(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "sha256": pa.string(),
+    }
     return {name: pa.array(seen.get(name, []), kind) for name, kind in types.items()}, {}

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from curation.ood import best_concept, ood_scores
-from curation.workspace import write_part
 from curation.stage import Context, Stage, identify_files
 from curation.stages.concepts import Concepts
 from curation.stages.embed import Embed, embed_words
 from curation.stages.rows import alive
+from curation.workspace import write_part
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from curation.workspace import write_part
 from curation.stage import Context, Stage
 from curation.stages.concepts import Concepts
 from curation.stages.embed import Embed, embed_words
+from curation.workspace import write_part
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Retrieve(Stage):
     templates: list[str] = field(default_factory=lambda: ["{}"])
 
     def check(self, context: Context) -> None:
-        """k must be positive."""
+        """K must be positive."""
         if self.k < 1:
             raise ValueError(f"curation.retrieve.k must be at least 1, got {self.k}; `retrieve: null` takes all images")
 

@@ -13,6 +13,7 @@ from curation.selection import knee_cut, removal_order
 from curation.stage import Context, Stage
 from curation.workspace import Workspace, write_part
 
+
 @dataclass(frozen=True)
 class Select(Stage):
     """Removes the images that are furthest from the domain: a total order, cut at a knee or at a size (paper 3.3).

@@ -81,7 +81,9 @@ class Evaluation:
             backbones["untrained"] = untrained
         if "pixels" in self.baselines:
             backbones["pixels"] = None
-        return {item.name: self._judge(item, backbones, mean, std, device, workspace, image_size) for item in self.datasets}
+        return {
+            item.name: self._judge(item, backbones, mean, std, device, workspace, image_size) for item in self.datasets
+        }
 
     def _judge(
         self, item: EvaluationSet, backbones: dict[str, nn.Module | None], mean: Sequence[float],
@@ -94,7 +96,8 @@ class Evaluation:
         figures: dict[str, Any] = {}
         for name, backbone in backbones.items():
             (x, y), (queries, answers) = (
-                extract_features(backbone, images, mean, std, device, self.batch_size, self.num_workers) for images in sets
+                extract_features(backbone, images, mean, std, device, self.batch_size, self.num_workers)
+                for images in sets
             )
             predicted = knn_predict(x, y, queries, k=min(self.knn_k, len(x)))
             figures[name] = {"knn": {"top1": float((predicted == answers).mean())}}

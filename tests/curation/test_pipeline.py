@@ -192,13 +192,15 @@ def test_curation__pool_that_is_missing_empty_or_broken(home: Path, tmp_path: Pa
     (tmp_path / "broken").mkdir()
     for number in range(3):
         (tmp_path / "broken" / f"{number}.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(ValueError, match=r"pool: none of the 3 images .* can be used \(3 truncated\)"):
+    with pytest.raises(ValueError, match=r"pool: none of the 3 images .* can be used \(3 not_an_image\)"):
         on(tmp_path / "broken")
 
 
 def test_curation__workspace_of_another_configuration_is_left_alone(home: Path, finished: Path) -> None:
     before = (finished / "dataset/full/manifest.parquet").read_bytes()
-    with pytest.raises(ValueError, match=r"holds the data set of another configuration \(domain 'patterns', not 'cats'"):
+    with pytest.raises(
+        ValueError, match=r"holds the data set of another configuration \(domain 'patterns', not 'cats'"
+    ):
         run(home, finished, domain="cats")
     assert (finished / "dataset/full/manifest.parquet").read_bytes() == before
 
