@@ -11,7 +11,7 @@ def to_numpy(values: Any) -> np.ndarray:
     if _is_tensor(values):
         values = values.detach().cpu()
         values = values.float() if str(values.dtype) == "torch.bfloat16" else values
-        return values.numpy()  # type: ignore[no-any-return]
+        return values.numpy()
     return np.asarray(values)
 
 

@@ -21,6 +21,10 @@ class NoBranch(nn.Module):
     """
 
     attn_mask: Tensor
+    token_embedding_no: nn.Module
+    positional_embedding_no: nn.Parameter
+    transformer_no: nn.Module
+    ln_final_no: nn.Module
 
     def __init__(self, clip: Any) -> None:
         super().__init__()
@@ -70,7 +74,8 @@ def load_no_branch(clip: nn.Module, path: Path) -> NoBranch:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"curation.ood.no_branch: {path} does not exist; train one with `python -m pas_train fit --config clipn.yaml`"
+            f"curation.ood.no_branch: {path} does not exist; "
+            "train one with `python -m pas_train fit --config clipn.yaml`"
         )
     branch = NoBranch(clip)
     state = {re.sub(r"^module\.", "", key): value for key, value in _read(path).items()}

@@ -1,7 +1,7 @@
 """Training of CLIPN's `no` tower for any open_clip model, with the published losses."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,8 @@ class TrainNoBranch(LightningModule):
         seed: Of the prompts that a step draws.
     """
 
+    encoder: ImageTextEncoder
+
     def __init__(
         self, model: str = "ViT-B-16", pretrained: str | None = "laion2b_s34b_b88k", lr: float = 3e-4,
         weight_decay: float = 0.2, output: str | None = None, seed: int = 0,
@@ -48,7 +50,7 @@ class TrainNoBranch(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """CLIPN's three losses on the global batch; pairs that share a caption are no negatives of each other."""
-        encoder: ImageTextEncoder = self.encoder
+        encoder = self.encoder
         captions = batch["caption"]
         tokens = encoder.tokenizer(captions).to(self.device)
         # A function of the step: a run that goes on draws what it would have drawn.
@@ -59,10 +61,10 @@ class TrainNoBranch(LightningModule):
         no = F.normalize(self.branch(tokens, generator).float(), dim=1)
         if self.trainer.world_size > 1:
             # The other ranks' pairs are negatives too; gradients flow back through the gathered `no` features.
-            image, yes, tokens = (self.all_gather(value).flatten(0, 1) for value in (image, yes, tokens))
-            no = self.all_gather(no, sync_grads=True).flatten(0, 1)
+            image, yes, tokens = (cast(Tensor, self.all_gather(value)).flatten(0, 1) for value in (image, yes, tokens))
+            no = cast(Tensor, self.all_gather(no, sync_grads=True)).flatten(0, 1)
         same = (tokens[:, None] == tokens[None]).all(dim=-1)
-        scale = encoder.model.logit_scale.exp()  # type: ignore[operator, union-attr]
+        scale = encoder.model.logit_scale.exp()  # type: ignore[operator]
         loss, parts = clipn_losses(image, yes, no, scale, same)
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()})

@@ -33,7 +33,7 @@ class Components:
     def labels(self) -> np.ndarray:
         """int64 [N]: the smallest row of each row's group."""
         if self.kernels is not None:
-            return self.kernels.flatten(self.parents)  # type: ignore[no-any-return]
+            return self.kernels.flatten(self.parents)
         self._merge()
         return self.parents.copy()
 

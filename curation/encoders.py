@@ -29,6 +29,7 @@ class Prepare:
         self.size, self.square, self.resampling = size, square, resampling
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        """The picture as the encoder takes it."""
         image = Image.fromarray(rgb)
         if self.square:
             image = image.resize((self.size, self.size), self.resampling)
@@ -240,3 +241,6 @@ class CopyDescriptor(_Encoder):
         """Unit float32 [N, D] of uint8 [N, 3, S, S]."""
         features = self.script(self.normalise(images.to(self.mean.device)))
         return nn.functional.normalize(features.float(), dim=1)
+
+
+Encoder = ImageTextEncoder | CopyDescriptor

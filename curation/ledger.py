@@ -49,7 +49,7 @@ def drop_reasons(ledger: pa.Table) -> np.ndarray:
     reasons = np.full(ledger.num_rows, None, dtype=object)
 
     def mark(mask: np.ndarray, reason: str) -> None:
-        reasons[mask & np.equal(reasons, None)] = reason
+        reasons[mask & np.equal(reasons, np.array(None))] = reason
 
     def flag(name: str, missing: bool) -> np.ndarray:
         return pc.fill_null(ledger[name], missing).to_numpy(zero_copy_only=False).astype(bool)

@@ -9,8 +9,10 @@ from curation.workspace import Workspace, write_table
 from datamodules.files import sha256_file, write_json
 
 SCORES = ("ood", "ood_general", "text_gap")
-COLUMNS = ("key", "source", "root", "shard", "offset", "size", "ext", "caption", "url", "licence", "width", "height",
-           "sha256", "concepts", "similarities", "leak_similarity", "concept", *SCORES, "front", "removal_rank")  # fmt: skip
+COLUMNS = (
+    "key", "source", "root", "shard", "offset", "size", "ext", "caption", "url", "licence", "width", "height",
+    "sha256", "concepts", "similarities", "leak_similarity", "concept", *SCORES, "front", "removal_rank",
+)  # fmt: skip
 
 
 def write_manifest(ledger: pa.Table, keep: np.ndarray, folder: Path, roots: dict[str, Path]) -> str:

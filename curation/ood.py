@@ -59,7 +59,7 @@ def ood_scores(
 
 
 def best_concept(image: np.ndarray | Tensor, text_yes: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(int64 [N] place of the most similar concept, float32 [N] its cosine); image unit [N, D], text_yes unit [C, D]."""
+    """(int64 [N] place of the most similar concept, float32 [N] its cosine) of unit image [N, D], text_yes [C, D]."""
     images, yes = torch.as_tensor(image).float(), torch.as_tensor(text_yes).float()
     places = torch.empty(len(images), dtype=torch.int64)
     similarity = torch.empty(len(images))

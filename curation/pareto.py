@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -38,7 +38,8 @@ def pareto_fronts(scores: np.ndarray, max_rank: int | None = None) -> np.ndarray
     order = lexicographic_order(*padded)
     fronts = np.empty(len(values), np.int32)
     # Gathered once, so that the sweep reads memory in order.
-    fronts[order] = _fastest_sweep()(*(column[order] for column in padded), max_rank or 0)
+    first, second, third = (column[order] for column in padded)
+    fronts[order] = _fastest_sweep()(first, second, third, max_rank or 0)
     return like(fronts, scores)
 
 
@@ -66,7 +67,7 @@ def _fastest_sweep() -> Sweep:
         from curation.pareto_kernels import sweep as compiled
     except ImportError:
         return sweep
-    return compiled  # type: ignore[no-any-return]
+    return compiled
 
 
 def sweep(first: np.ndarray, second: np.ndarray, third: np.ndarray, max_rank: int) -> np.ndarray:
@@ -79,7 +80,7 @@ def sweep(first: np.ndarray, second: np.ndarray, third: np.ndarray, max_rank: in
     ranks = np.empty(len(first), np.int32)
     stairs: list[tuple[list[float], list[float]]] = []
 
-    def is_free(rank: int, x: float, y: float) -> bool:
+    def is_free(x: float, y: float, rank: int) -> bool:
         """Whether no row of the front dominates (x, y)."""
         xs, ys = stairs[rank]
         place = bisect_right(xs, x)
@@ -92,7 +93,7 @@ def sweep(first: np.ndarray, second: np.ndarray, third: np.ndarray, max_rank: in
             continue
         before = point
         _, x, y = point
-        rank = bisect_left(range(len(stairs)), True, key=lambda rank, x=x, y=y: is_free(rank, x, y))
+        rank = bisect_left(range(len(stairs)), True, key=partial(is_free, x, y))
         ranks[row] = rank
         if max_rank and rank >= max_rank:
             continue

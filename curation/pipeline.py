@@ -131,7 +131,8 @@ def _claim(context: Context) -> None:
     if not _writable(space.root):
         raise ValueError(f"workspace: {space.root} cannot be written; choose another folder with --workspace")
     if owner != mine:
-        differ = ", ".join(f"{key} {owner.get(key)!r}, not {value!r}" for key, value in mine.items() if owner.get(key) != value)  # fmt: skip
+        changed = {key: value for key, value in mine.items() if owner.get(key) != value}
+        differ = ", ".join(f"{key} {owner.get(key)!r}, not {value!r}" for key, value in changed.items())
         raise ValueError(
             f"workspace: {space.root} holds the data set of another configuration ({differ}); "
             "choose another folder with --workspace; nothing in it was changed"

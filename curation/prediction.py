@@ -88,7 +88,7 @@ class _Progress:
 
 
 class _ChunkWriter(Callback):
-    """Collects a chunk's batches and writes its files: arrays first, the Parquet part last, as the sign that it is whole."""
+    """Collects a chunk's batches and writes its files: arrays first, Parquet last as the sign that it is whole."""
 
     def __init__(
         self, folder: Path, names: list[int], sizes: list[int], keys: pa.Array, finish: Callable, bar: _Progress

@@ -5,12 +5,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ class Session:
         self._started = True
         trainer = self.trainer()
         if trainer.world_size > 1:
-            trainer.predict(_Nothing(), DataLoader([0]), return_predictions=False)
+            trainer.predict(_Nothing(), DataLoader(cast(Dataset[int], [0])), return_predictions=False)
 
     @property
     def rank(self) -> int:

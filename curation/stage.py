@@ -92,7 +92,7 @@ def _plain(value: Any) -> Any:
 def run_stage(stage: Stage, context: Context) -> bool:
     """Runs a stage unless it is finished with the same fingerprint. Returns whether anything was done."""
     session, workspace = context.session, context.workspace
-    print_ = session.broadcast(stage_fingerprint(stage, context) if session.is_zero else None)
+    print_ = session.broadcast(stage_fingerprint(stage, context) if session.is_zero else {})
     folder = workspace.stage_folder(stage.name)
     record = workspace.stage_record(stage.name)
     if record and record["fingerprint"] == print_["fingerprint"]:

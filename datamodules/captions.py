@@ -115,13 +115,14 @@ class CaptionDataModule(LightningDataModule):
         """Batches {"image": uint8 [B, 3, S, S], "caption": list of str}, this rank's share of each."""
         assert self.trainer is not None and self.table is not None
         trainer, world_size = self.trainer, self.trainer.world_size
+        module: Any = trainer.lightning_module
         if self.batch_size % world_size:
             raise ValueError(
                 f"data.batch_size {self.batch_size} cannot be shared among {world_size} devices; it is the batch of "
                 f"all together, so make it a multiple of {world_size}"
             )
         roots = {f"source-{n}": Path(p).parent if Path(p).is_file() else Path(p) for n, p in enumerate(self.sources)}
-        dataset = CaptionDataset(self.table, roots, trainer.lightning_module.prepare, self.crop_scale, self.seed)
+        dataset = CaptionDataset(self.table, roots, module.prepare, self.crop_scale, self.seed)
         sampler = GlobalBatches(len(dataset), self.batch_size, self.seed, trainer.global_rank, world_size)
         sampler.place = lambda: place_of(trainer, len(sampler))
         return RestartableLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers)

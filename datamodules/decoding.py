@@ -45,7 +45,7 @@ class RefusedImage(ValueError):
         self.reason = reason
         self.detail = detail
 
-    def __reduce__(self) -> tuple:  # type: ignore[type-arg]
+    def __reduce__(self) -> tuple:
         return RefusedImage, (self.reason, self.detail)
 
 

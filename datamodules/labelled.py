@@ -69,7 +69,8 @@ def _read_csv(path: Path, key: str, path_column: str, label_column: str) -> list
         missing = {path_column, label_column} - set(rows.fieldnames or [])
         if missing:
             raise ValueError(
-                f"{key}: {path} has no column {' and '.join(sorted(missing))}; it has {', '.join(rows.fieldnames or [])}"
+                f"{key}: {path} has no column {' and '.join(sorted(missing))}; "
+                f"it has {', '.join(rows.fieldnames or [])}"
             )
         return [(path.parent / row[path_column], row[label_column]) for row in rows]
 

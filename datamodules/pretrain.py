@@ -1,79 +1,23 @@
 """Unlabelled images as batches of two augmented views, restartable at any step."""
 
-import hashlib
 import math
 import os
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.decoding import ImageLimits, RefusedImage, decode_rgb
-from datamodules.files import read_json
-from datamodules.indexing import index_pool
 from datamodules.labelled import LIMITS, LabelledDataset, LabelledImages, read_labelled
+from datamodules.rows import PLACE_COLUMNS, ImageRows, PlainBatches, read_rows
 from datamodules.sampling import GlobalBatches, RankRows
 from datamodules.store import ImageStore, StoreError
 from datamodules.views import VIEW_1, VIEW_2, ViewPair, ViewSettings, pixel_functions
 
-PLACE_COLUMNS = ["key", "root", "shard", "offset", "size"]
 MAX_TRIES = 1000  # images in a row that cannot be read before the training says that something is wrong
-
-
-@dataclass(frozen=True)
-class ImageRows:
-    """Where the images lie: Arrow columns key, root, shard, offset, size, and the folder of each root."""
-
-    table: pa.Table
-    roots: dict[str, Path]
-
-    def fingerprint(self) -> str:
-        """Identity of the set of images: a hash of the keys in order."""
-        digest = hashlib.sha256()
-        for part in self.table.select(["key"]).to_batches(65536):
-            digest.update("\n".join(part.column(0).to_pylist()).encode() + b"\n")
-        return digest.hexdigest()[:16]
-
-
-def read_rows(source: str | Path) -> ImageRows:
-    """The images of a manifest.parquet (with roots.json beside it), a folder, a tar shard or a folder of shards.
-
-    Raises: FileNotFoundError or ValueError naming `data.source`.
-    """
-    path = Path(source)
-    if not path.exists():
-        raise FileNotFoundError(
-            f"data.source: {path} does not exist; give a manifest.parquet, a folder of images or of tar shards. "
-            "A manifest is written by `curate`"
-        )
-    if path.suffix == ".parquet":
-        table = pq.read_table(path, columns=PLACE_COLUMNS)
-        stored = read_json(path.parent / "roots.json")
-        if stored is None:
-            raise FileNotFoundError(f"data.source: roots.json is missing beside {path}; copy it with the manifest")
-        roots = {name: Path(folder) for name, folder in stored.items()}
-    else:
-        try:
-            table = index_pool(path).select(PLACE_COLUMNS)
-        except ValueError as error:
-            raise ValueError(f"data.source: {error}") from error
-        roots = {"pool": path if path.is_dir() else path.parent}
-    unknown = set(pc.unique(table["root"]).to_pylist()) - set(roots)
-    missing = [str(folder) for name, folder in roots.items() if not folder.exists()]
-    if unknown or missing:
-        raise FileNotFoundError(
-            f"data.source: {path} names images below {', '.join(sorted(unknown) or missing)}, which is not there; "
-            "put the folder back or correct roots.json"
-        )
-    return ImageRows(table.filter(pc.is_valid(table["size"])).combine_chunks(), roots)
 
 
 class TwoViewDataset(Dataset):
@@ -203,20 +147,22 @@ class PretrainDataModule(LightningDataModule):
             bank = read_labelled(self.knn_bank, "data.knn_bank")
             queries = read_labelled(self.knn_queries, "data.knn_queries")
             self.knn_sets = [bank, queries.aligned(bank.classes, "data.knn_queries")]
-        if stage != "fit":
+        if stage not in ("fit", "predict"):
             return
-        if not self.knn_sets and self.trainer is not None:
+        if stage == "fit" and not self.knn_sets and self.trainer is not None:
             self.trainer.limit_val_batches = 0  # nothing to validate on, and Lightning would warn of it
         if self.source is None:
             raise ValueError("data.source is missing; give a manifest.parquet, a folder of images or of tar shards")
+        if self.rows is None:
+            self.rows = read_rows(self.source)
+        if stage == "predict":
+            return
         _, world_size = self._ranks()
         if self.batch_size % world_size:
             raise ValueError(
                 f"data.batch_size {self.batch_size} cannot be shared among {world_size} devices; it is the batch of "
                 f"all together, so make it a multiple of {world_size}"
             )
-        if self.rows is None:
-            self.rows = read_rows(self.source)
         if self.rows.table.num_rows < self.batch_size:
             raise ValueError(
                 f"data.batch_size is {self.batch_size}, but {self.source} has only {self.rows.table.num_rows} images; "
@@ -251,6 +197,16 @@ class PretrainDataModule(LightningDataModule):
             )
             for images in self.knn_sets
         ]
+
+    def predict_dataloader(self) -> DataLoader:
+        """Batches {"image": uint8 [B, 3, S, S], "row": int64 [B]} of this rank: all images of `source` in order."""
+        assert self.rows is not None  # setup has run
+        rank, world_size = self._ranks()
+        size = min(256, max(1, self.batch_size // world_size))
+        dataset = PlainBatches(self.rows, self.image_size, size, self.limits)
+        options = self._workers() | {"persistent_workers": False}
+        sampler = RankRows(len(dataset), rank, world_size)
+        return DataLoader(dataset, batch_size=None, sampler=sampler, collate_fn=_as_it_is, **options)
 
     def state_dict(self) -> dict[str, Any]:
         """What must be the same for a checkpoint to continue on the same batches."""

@@ -67,11 +67,12 @@ class PasCLI(LightningCLI):
         for name in ("knn_bank", "knn_queries", "source"):
             if getattr(datamodule, name, None) is not None:
                 setattr(datamodule, name, str(within(getattr(datamodule, name), self.workspace)))
-        source = getattr(datamodule, "source", None)
+        data: Any = datamodule
+        source = getattr(data, "source", None)
         if curation is not None:
             manifest = commands.run_curation(curation, self.workspace, built.get("pool"), built["trainer"].as_dict())
             if source is None:
-                source = datamodule.source = str(manifest)
+                source = data.source = str(manifest)
         run = Run(self.workspace, self.plain_config(), Path(source) if source else None)
         train(self, model, datamodule, run, ckpt_path)
 

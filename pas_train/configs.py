@@ -28,7 +28,8 @@ def find_config(name: str) -> Path:
     close = difflib.get_close_matches(name, packaged(), n=2)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise ConfigError(
-        f"--config {name}: no such file, and no packaged config of that name; {hint}packaged are {', '.join(packaged())}"
+        f"--config {name}: no such file, and no packaged config of that name; "
+        f"{hint}packaged are {', '.join(packaged())}"
     )
 
 

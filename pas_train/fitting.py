@@ -4,7 +4,7 @@ import csv
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -17,6 +17,8 @@ from pas_train.runs import Run
 from pas_train.tracking import log_curation, log_results, make_wandb_logger
 
 if TYPE_CHECKING:
+    from lightning.pytorch.loggers import WandbLogger
+
     from pas_train.cli import PasCLI
 
 
@@ -80,7 +82,7 @@ def attach(cli: "PasCLI", run: Run) -> list[Logger]:
             )
             loggers += [tracked] if tracked is not None else []
     trainer.loggers = loggers
-    for callback in trainer.callbacks:
+    for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(run.checkpoints)
     return loggers
@@ -98,7 +100,7 @@ def _keep_history(logger: CSVLogger, run: Run) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*exists and is not empty.*")
         writer = logger.experiment
-    writer.metrics = rows  # type: ignore[attr-defined]
+    writer.metrics = rows
     writer.save()
 
 
@@ -172,7 +174,7 @@ def evaluate_checkpoint(cli: "PasCLI", model: LightningModule, ckpt_path: str | 
 def _track(cli: "PasCLI", loggers: list[Logger], results: dict[str, Any]) -> str | None:
     """Sends the curation's figures, sample pictures and the evaluation to W&B; returns where the run lies."""
     where = None
-    for logger in loggers:
+    for logger in cast("list[WandbLogger]", loggers):
         if cli.options.get("curation") is not None:
             log_curation(logger, **commands.data_set_pictures(cli.workspace))
         log_results(logger, results["evaluation"])

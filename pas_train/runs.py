@@ -16,7 +16,9 @@ class Run:
     """training/<run>: config.yaml, checkpoints/, metrics.csv, results.json."""
 
     def __init__(self, workspace: Path, config: dict[str, Any], source: Path | None) -> None:
-        settings = copy.deepcopy({key: config.get(key) for key in ("model", "data", "trainer", "seed_everything")})
+        settings: dict[str, Any] = copy.deepcopy(
+            {key: config.get(key) for key in ("model", "data", "trainer", "seed_everything")}
+        )
         for key in RUNTIME:
             settings["trainer"].pop(key, None)
         arguments = settings["data"].get("init_args", settings["data"])

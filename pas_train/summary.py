@@ -47,7 +47,8 @@ def _against_answer(answer: dict[str, Any]) -> list[str]:
     duplicates = answer.get("duplicates") or {}
     if duplicates.get("recall") is not None:
         lines.append(
-            f"duplicates  recall {duplicates['recall']:.3f}, precision {duplicates['precision']:.3f} against the known answer"
+            f"duplicates  recall {duplicates['recall']:.3f}, precision {duplicates['precision']:.3f} "
+            "against the known answer"
         )
     auroc = answer.get("auroc") or {}
     if auroc:

@@ -88,7 +88,10 @@ def read_concepts(path: Path) -> list[str]:
     else:
         lines = text.rstrip("\n").split("\n")
         entries = [(number, line) for number, line in enumerate(lines, 1) if not line.startswith("#")]
-    blank, seen, repeated, words = [], {}, [], []
+    blank: list[int] = []
+    seen: dict[str, int] = {}
+    repeated: list[str] = []
+    words: list[str] = []
     for number, entry in entries:
         word = re.sub(r"\s+", " ", entry).strip()
         if not word:

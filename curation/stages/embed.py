@@ -1,14 +1,14 @@
 """Embeddings of every image: one decode feeds every encoder that a later stage needs."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from curation.encoders import CopyDescriptor, ImageTextEncoder
+from curation.encoders import CopyDescriptor, Encoder, ImageTextEncoder
 from curation.images import ImageReader
 from curation.packaged import resolve
 from curation.prediction import Loop, Output, predict_rows
@@ -70,13 +70,13 @@ class Copy:
 class Embedder(LightningModule):
     """Unit embeddings of one batch from every encoder."""
 
-    def __init__(self, encoders: dict[str, nn.Module]) -> None:
+    def __init__(self, encoders: dict[str, Encoder]) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Name -> float32 [N, D]."""
-        return {name: encoder.embed_images(batch[name]) for name, encoder in self.encoders.items()}
+        return {name: cast(Encoder, encoder).embed_images(batch[name]) for name, encoder in self.encoders.items()}
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,9 @@ class Embed(Stage):
         """Loads the models: a missing weight is told before the first image is read."""
         self.encoders()
 
-    def encoders(self) -> dict[str, nn.Module]:
+    def encoders(self) -> dict[str, Encoder]:
         """Name of the stored array -> encoder."""
-        encoders: dict[str, nn.Module] = {"image": self.image_text.load(), "copy": self.copy.load()}
+        encoders: dict[str, Encoder] = {"image": self.image_text.load(), "copy": self.copy.load()}
         if self.clipn is not None:
             encoders["clipn"] = self.clipn.load()
         return encoders
@@ -137,7 +137,7 @@ def image_reader(context: Context) -> ImageReader:
 
 
 def embed_rows(
-    context: Context, encoders: dict[str, nn.Module], reader: ImageReader, rows: np.ndarray, title: str, folder: Any,
+    context: Context, encoders: dict[str, Encoder], reader: ImageReader, rows: np.ndarray, title: str, folder: Any,
     keys: Any, loop: Loop,
 ) -> None:  # fmt: skip
     """The prediction loop of the encoders over rows of an index."""
@@ -148,7 +148,7 @@ def embed_rows(
         return {name: make(image) for name, make in prepare.items()}
 
     def finish(rows: np.ndarray, outputs: dict[str, Any]) -> Output:
-        widths = {name: int(encoder.dim) for name, encoder in encoders.items()}
+        widths = {name: encoder.dim for name, encoder in encoders.items()}
         empty = {name: np.empty((0, width), np.float16) for name, width in widths.items()}
         return {}, {name: outputs[name].astype(np.float16) if outputs else empty[name] for name in encoders}
 

@@ -80,11 +80,14 @@ class Leakage(Stage):
         embed, ingest = context.stages["embed"], context.stages["ingest"]
         assert isinstance(embed, Embed) and isinstance(ingest, Ingest)
         reader = ImageReader(space.index, space.roots, ingest.limits)
-        readable = context.session.on_zero(lambda: np.array([row for row in range(space.index.num_rows) if _decodes(reader, row)], np.int64))  # fmt: skip
+        rows = range(space.index.num_rows)
+        readable = context.session.on_zero(lambda: np.array([row for row in rows if _decodes(reader, row)], np.int64))
         if not len(readable):
             raise ValueError(f"curation.leakage.tests: no image of {', '.join(self.tests)} can be decoded")
-        embed_rows(context, {"copy": embed.copy.load()}, reader, readable, self.name, space.stage_folder("embed"),
-                   space.index["key"].combine_chunks(), Loop(embed.chunk_rows, self.batch_size, embed.num_workers))  # fmt: skip
+        embed_rows(
+            context, {"copy": embed.copy.load()}, reader, readable, self.name, space.stage_folder("embed"),
+            space.index["key"].combine_chunks(), Loop(embed.chunk_rows, self.batch_size, embed.num_workers),
+        )  # fmt: skip
         context.session.on_zero(lambda: (space.stage_folder("embed") / "stage.json").write_text("{}"))
         return space
 

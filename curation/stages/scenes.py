@@ -30,5 +30,5 @@ class Scenes(Stage):
         from curation.miniature.scenes import make_scenes
 
         out = context.workspace.stage_folder(self.name)
-        context.session.on_zero(lambda: make_scenes(out, seed=self.seed, images=self.images) and None)
+        context.session.on_zero(lambda: make_scenes(out, seed=self.seed, images=self.images))
         return {"summary": f"a pool of about {self.images} images in {out / 'pool'}"}

@@ -43,7 +43,7 @@ class Select(Stage):
         used = [name for name in self.reads if name in context.stages]
         ledger = read_ledger(workspace, used)
         reasons = drop_reasons(ledger)
-        rows = np.flatnonzero(np.equal(reasons, None))
+        rows = np.flatnonzero(np.equal(reasons, np.array(None)))
         order, fronts, scores = order_rows(ledger, rows)
         cut, knees = knee_cut(scores, fronts, self.sensitivity)
         if self.target_size is not None:
@@ -59,11 +59,15 @@ class Select(Stage):
         every = np.arange(ledger.num_rows)
         write_part(workspace.stage_folder(self.name), 0, every, ledger["key"].combine_chunks(), columns, {})
         for name, column in columns.items():
-            ledger = ledger.append_column(name, pa.chunked_array([column if isinstance(column, pa.Array) else pa.array(column)]))  # fmt: skip
+            array = column if isinstance(column, pa.Array) else pa.array(column)
+            ledger = ledger.append_column(name, pa.chunked_array([array]))
         checksum = write_manifest(ledger, keep, workspace.dataset_folder(), workspace.roots)
         kept = int(keep.sum())
-        return {"rows": ledger.num_rows, "knees": knees, "cut": int(cut), "kept": kept, "target_size": self.target_size,
-                "manifest_sha256": checksum, "summary": f"{kept} images kept, {int(cut)} of {len(rows)} removed as out of domain"}  # fmt: skip
+        return {
+            "rows": ledger.num_rows, "knees": knees, "cut": int(cut), "kept": kept, "target_size": self.target_size,
+            "manifest_sha256": checksum,
+            "summary": f"{kept} images kept, {int(cut)} of {len(rows)} removed as out of domain",
+        }  # fmt: skip
 
 
 def order_rows(ledger: pa.Table, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

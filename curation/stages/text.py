@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 from lightning.pytorch import LightningModule
-from torch import nn
 
+from curation.encoders import ImageTextEncoder
 from curation.images import ImageReader
 from curation.prediction import Loop, Output, predict_rows
 from curation.stage import Context, Stage, runtime
@@ -97,13 +97,13 @@ class _Look:
 class _Again(LightningModule):
     """Embeds the blurred images of a batch; rows without text get zeros that are not stored."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: ImageTextEncoder) -> None:
         super().__init__()
         self.encoder = encoder
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         images = [image for image in batch["image_list"] if image is not None]
-        blurred = torch.zeros(len(batch["row"]), int(self.encoder.dim), device=self.device)
+        blurred = torch.zeros(len(batch["row"]), self.encoder.dim, device=self.device)
         if images:
             stacked = torch.from_numpy(np.stack(images)).to(self.device)
             places = torch.tensor([i for i, image in enumerate(batch["image_list"]) if image is not None])
