@@ -1,0 +1,108 @@
+"""Pairs above a threshold: tiles of any type and size give the pairs of a product in float64."""
+
+import numpy as np
+import pytest
+import torch
+
+import curation.components
+import curation.similar_pairs as similar_pairs
+from curation.components import Components
+from curation.similar_pairs import above, join_similar, margin
+
+
+@pytest.fixture(params=["compiled", "numpy"])
+def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both scans, in tiles so small that 150 rows have full and partial ones, on and off the diagonal."""
+    if request.param == "numpy":
+        monkeypatch.setattr(curation.components, "compiled_kernels", lambda: None)
+    else:
+        pytest.importorskip("numba")
+    for name, value in {"STRIP": 64, "TILE_ROWS": 16, "TILE_COLUMNS": 40, "DOUBTFUL": 80, "EXACT_PAIRS": 7}.items():
+        monkeypatch.setattr(similar_pairs, name, value)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def clusters(count: int = 150, width: int = 24, spread: float = 0.6, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(12, width))
+    return unit(centres[rng.integers(0, 12, count)] + spread * rng.normal(size=(count, width)))
+
+
+def by_hand(vectors: np.ndarray, threshold: float) -> list[int]:
+    """Groups of all pairs whose product, rounded to float32, is above the threshold; joined one by one."""
+    wide = vectors.astype(np.float32).astype(np.float64)
+    pairs = np.argwhere((wide @ wide.T).astype(np.float32) > np.float32(threshold))
+    labels = list(range(len(vectors)))
+    for a, b in pairs.tolist():
+        low, high = sorted((labels[a], labels[b]))
+        labels = [low if label == high else label for label in labels]
+    return labels
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("threshold", [0.9, 0.75, 0.6, 0.3, 0.0, -0.3])
+def test_join_similar__groups_of_the_exact_products(twin: None, threshold: float, dtype: torch.dtype) -> None:
+    # At low thresholds everything is joined at once; a few rows in wide spaces stay apart.
+    vectors = clusters() if threshold > 0.3 else unit(np.random.default_rng(0).normal(size=(9, 12)))
+    groups = Components(len(vectors))
+    join_similar(vectors, threshold, groups, dtype)
+    expected = by_hand(vectors, threshold)
+    assert groups.labels().tolist() == expected
+    assert threshold <= 0 or 1 < len(set(expected)) < len(vectors)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("stored", [np.float32, np.float16])
+def test_join_similar__pairs_at_the_threshold(twin: None, dtype: torch.dtype, stored: type) -> None:
+    # Pairs of rows 2i and 2i + 1 whose cosines straddle the threshold by a few float32 steps.
+    cosines = (float(np.float32(0.6)) + np.arange(-20, 21) * 2e-8).astype(np.float32)
+    vectors = np.zeros((2 * len(cosines), 2 * len(cosines)))
+    for i, cosine in enumerate(cosines.astype(np.float64)):
+        vectors[2 * i, 2 * i] = 1
+        vectors[2 * i + 1, 2 * i : 2 * i + 2] = cosine, np.sqrt(1 - cosine**2)
+    rows = vectors.astype(stored)
+    groups = Components(len(rows))
+    join_similar(rows, 0.6, groups, dtype)
+    labels = groups.labels()
+    assert labels.tolist() == by_hand(rows, 0.6)
+    if stored is np.float32:  # strictly above: the pair at 0.6 itself is not joined
+        assert (labels[1::2] != labels[::2]).tolist() == (cosines <= np.float32(0.6)).tolist()
+
+
+def test_join_similar__exact_copies_are_one_group(twin: None) -> None:
+    # More doubtful and certain pairs than the buffers hold at once.
+    vectors = np.repeat(clusters(3), 40, axis=0)
+    for dtype in (torch.float32, torch.bfloat16):
+        groups = Components(120)
+        join_similar(vectors, float(np.float32(vectors[0] @ vectors[0])) - 1e-6, groups, dtype)
+        assert groups.labels().tolist() == [0] * 40 + [40] * 40 + [80] * 40
+
+
+def test_join_similar__more_doubtful_pairs_than_room(twin: None) -> None:
+    # 120 rows of two kinds whose cosine is the threshold to within bfloat16's error, in a tile that holds 80 pairs.
+    angle = np.arccos(0.602)
+    vectors = unit(np.repeat([[1, 0], [np.cos(angle), np.sin(angle)]], 60, axis=0))
+    for threshold, count in ((0.6, 1), (0.603, 2)):
+        groups = Components(120)
+        join_similar(vectors, threshold, groups, torch.bfloat16)
+        assert len(set(groups.labels())) == count
+
+
+def test_above__compares_in_float32() -> None:
+    vectors = np.array([[1, 0], [np.float32(0.6), 0.8]], np.float32)
+    left, right = np.array([0, 0]), np.array([1, 0])
+    assert above(vectors, left, right, 0.6).tolist() == [False, True]
+    assert above(vectors, left, right, np.nextafter(np.float32(0.6), 0)).tolist() == [True, True]
+    assert above(vectors, left[:0], right[:0], 0.6).tolist() == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_margin__bounds_the_error_of_products(dtype: torch.dtype, scale: float) -> None:
+    vectors = torch.from_numpy(clusters(300, 128)) * scale
+    product = (vectors.to(dtype) @ vectors.to(dtype).T).double()
+    error = (product - vectors.double() @ vectors.double().T).abs().max()
+    assert 0 < error <= margin(dtype, 128, scale * (1 + 1e-6))
