@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from curation.arrays import like, to_numpy
+
 
 def max_similarity(
     embeddings: np.ndarray, test_embeddings: np.ndarray, block: int = 4096
@@ -26,11 +28,11 @@ def max_similarity(
             better = value > best[rows]
             best[rows] = torch.where(better, value, best[rows])
             index[rows] = torch.where(better, place + start, index[rows])
-    return best.numpy(), index.numpy()
+    return like(best.numpy(), embeddings), like(index.numpy(), embeddings)
 
 
 def _checked(embeddings: np.ndarray, name: str) -> torch.Tensor:
-    array = torch.as_tensor(np.ascontiguousarray(embeddings, dtype=np.float32))
+    array = torch.as_tensor(np.ascontiguousarray(to_numpy(embeddings), dtype=np.float32))
     if array.ndim != 2:
         raise ValueError(f"{name} must be [N, D], got shape {tuple(array.shape)}")
     if not bool(torch.isfinite(array).all()):

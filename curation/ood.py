@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from curation.arrays import like, to_numpy
+
 # Images times concepts of one chunk of logits, twice (yes and no), in float32: 2 x 16 MiB.
 CELLS = 4 * 2**20
 
@@ -14,7 +16,7 @@ def ood_scores(
     text_no: np.ndarray | Tensor,
     logit_scale: float = 100.0,
     rule: str = "atd",
-) -> np.ndarray:
+) -> np.ndarray | Tensor:
     """float32 [N] in [0, 1], higher = more out of domain.
 
     image: unit [N, D]; text_yes, text_no: unit [C, D], the concepts embedded by the two text towers. With p the
@@ -22,7 +24,7 @@ def ood_scores(
     paper's formula; "ctw" is p_no of the likeliest concept. Memory is O(chunk x C), whatever N.
     Raises ValueError for other shapes, NaN, or towers that are equal: an untrained `no` branch scores 0.5 everywhere.
     """
-    images, yes, no = (torch.as_tensor(value).float() for value in (image, text_yes, text_no))
+    images, yes, no = (torch.as_tensor(to_numpy(value)).float() for value in (image, text_yes, text_no))
     if yes.shape != no.shape or yes.ndim != 2 or images.ndim != 2 or images.shape[1] != yes.shape[1]:
         raise ValueError(
             f"image must be [N, D], text_yes and text_no [C, D]; got {tuple(images.shape)}, {tuple(yes.shape)} and "
@@ -55,7 +57,7 @@ def ood_scores(
         no_logits.sigmoid_()  # p_no; p_no . p is 1 - sum (1 - p_no) p, without the cancellation
         yes_logits.sub_(best.values[:, None]).exp_()
         scores[first : first + chunk] = (yes_logits * no_logits).sum(dim=1) / yes_logits.sum(dim=1)
-    return scores.numpy()
+    return like(scores.numpy(), image)
 
 
 def best_concept(image: np.ndarray | Tensor, text_yes: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from curation.arrays import like, to_numpy
+
 
 def removal_order(scores: np.ndarray, fronts: np.ndarray) -> np.ndarray:
     """int64 [N]: row numbers in order of removal, first = removed first.
@@ -11,11 +13,11 @@ def removal_order(scores: np.ndarray, fronts: np.ndarray) -> np.ndarray:
     """
     from scipy.stats import rankdata
 
-    scores = np.asarray(scores)
-    if not len(scores):
-        return np.empty(0, np.int64)
-    ranks = rankdata(scores, axis=0).sum(axis=1)
-    return np.lexsort((np.arange(len(scores)), -ranks, np.asarray(fronts))).astype(np.int64)
+    values = to_numpy(scores)
+    if not len(values):
+        return like(np.empty(0, np.int64), scores)
+    ranks = rankdata(values, axis=0).sum(axis=1)
+    return like(np.lexsort((np.arange(len(values)), -ranks, to_numpy(fronts))).astype(np.int64), scores)
 
 
 def front_curves(scores: np.ndarray, fronts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -23,7 +25,7 @@ def front_curves(scores: np.ndarray, fronts: np.ndarray) -> tuple[np.ndarray, np
 
     x: images removed up to and including each front; y: mean of each score over the images of that front.
     """
-    scores, fronts = np.asarray(scores, np.float64), np.asarray(fronts)
+    scores, fronts = to_numpy(scores).astype(np.float64), to_numpy(fronts)
     _, inverse, counts = np.unique(fronts, return_inverse=True, return_counts=True)
     sums = np.stack([np.bincount(inverse, scores[:, m], len(counts)) for m in range(scores.shape[1])], axis=1)
     return np.cumsum(counts), sums / np.maximum(counts, 1)[:, None]
@@ -36,7 +38,7 @@ def knee_cut(scores: np.ndarray, fronts: np.ndarray, sensitivity: float = 1.0) -
     with fewer than 3 fronts, when it is constant, or when its linear fit rises. Open in the paper: the sensitivity.
     """
     if not len(scores):
-        return 0, [None] * np.asarray(scores).shape[1]
+        return 0, [None] * to_numpy(scores).shape[1]
     x, curves = front_curves(scores, fronts)
     knees = [_knee(x, curve, sensitivity) for curve in curves.T]
     return max((knee for knee in knees if knee is not None), default=0), knees

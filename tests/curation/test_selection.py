@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from curation.pareto import pareto_fronts
 from curation.selection import front_curves, knee_cut, removal_order
@@ -84,3 +85,12 @@ def test_knee_cut__sensitivity_reaches_kneedle() -> None:
     rough = falling(8) + 0.02 * np.cos(np.arange(40) * 2.1)
     knees = [knee_cut(rough[:, None], np.arange(40), sensitivity)[1] for sensitivity in (0.0, 1.0, 1000.0)]
     assert knees[0] != [None] and knees[-1] == [None]
+
+
+def test_selection__tensor_in_tensor_out() -> None:
+    scores = np.random.default_rng(0).random((100, 3)).astype(np.float32)
+    fronts = pareto_fronts(scores)
+    tensors = torch.from_numpy(scores).requires_grad_(), torch.from_numpy(fronts)
+    order = removal_order(*tensors)
+    assert isinstance(order, torch.Tensor) and order.tolist() == removal_order(scores, fronts).tolist()
+    assert knee_cut(*tensors) == knee_cut(scores, fronts)
