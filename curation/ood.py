@@ -16,7 +16,7 @@ def ood_scores(
     text_no: np.ndarray | Tensor,
     logit_scale: float = 100.0,
     rule: str = "atd",
-) -> np.ndarray | Tensor:
+) -> np.ndarray:
     """float32 [N] in [0, 1], higher = more out of domain.
 
     image: unit [N, D]; text_yes, text_no: unit [C, D], the concepts embedded by the two text towers. With p the
