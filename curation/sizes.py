@@ -23,11 +23,15 @@ def write_size(workspace: Workspace, size: int, name: str) -> Path:
     if size < 1:
         raise ValueError(f"--size must be at least 1, got {size}")
     ledger = read_ledger(workspace)
+    if "removal_rank" not in ledger.column_names:
+        raise FileNotFoundError(
+            f"{workspace.stage_folder('select')} has no stage.json: nothing is selected yet; run `curate` first"
+        )
     rank = pc.fill_null(ledger["removal_rank"], -1).to_numpy()
     ranked = int((rank >= 0).sum())
     keep = rank >= ranked - size_within(size, ranked, "--size")
     folder = workspace.dataset_folder(name)
-    if folder.exists():
+    if workspace.manifest(name).exists():
         raise ValueError(f"--name {name}: {folder} exists and is never overwritten; choose another name")
     write_manifest(ledger, np.asarray(keep), folder, workspace.roots)
     return folder / "manifest.parquet"
