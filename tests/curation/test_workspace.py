@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curation.workspace import Workspace, part_files, write_array, write_part, write_table
+from tests.curation.small_workspace import KEYS, finish, save_workspace
+
+NAMES = pa.array(KEYS)
+
+
+def test_write_table__same_table_same_bytes(tmp_path: Path) -> None:
+    table = pa.table({"key": KEYS, "value": np.arange(8.0)})
+    for name in ("a", "b"):
+        write_table(tmp_path / name / "t.parquet", table)
+    assert (tmp_path / "a/t.parquet").read_bytes() == (tmp_path / "b/t.parquet").read_bytes()
+    assert pq.read_table(tmp_path / "a/t.parquet").equals(table)
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["t.parquet"]  # no temporary file
+
+
+def test_write_array__replaces_the_whole_file(tmp_path: Path) -> None:
+    for array in (np.arange(1000), np.eye(2, dtype=np.float16)):
+        write_array(tmp_path / "x.npy", array)
+        np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), array)
+
+
+def test_write_part__rows_keys_columns_and_arrays(tmp_path: Path) -> None:
+    write_part(tmp_path, 3, np.array([2, 5]), NAMES, {"value": [1.5, 2.5]}, {"image": np.eye(2)})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["part-00003.image.npy", "part-00003.parquet"]
+    rows = pq.read_table(tmp_path / "part-00003.parquet").to_pylist()
+    assert rows == [{"row": 2, "key": "c.jpg", "value": 1.5}, {"row": 5, "key": "f.jpg", "value": 2.5}]
+
+
+def test_workspace__index_of_several_parts(tmp_path: Path) -> None:
+    space = save_workspace(tmp_path)
+    assert len(part_files(space.index_folder)) == 3
+    assert space.index["key"].to_pylist() == KEYS
+    assert space.roots == {"pool": tmp_path / "pool"}
+    space.write_index(space.index.slice(0, 3), {"other": tmp_path}, rows_per_part=3)
+    assert space.roots == {"other": tmp_path}  # what was read before is forgotten
+
+
+def test_workspace__folders(tmp_path: Path) -> None:
+    space = Workspace(tmp_path)
+    assert space.stage_folder("ood") == tmp_path / "columns/ood"
+    assert space.stage_folder("index") == tmp_path / "images/index"
+    assert space.stage_folder("concepts") == tmp_path / "concepts"
+    assert space.manifest("mini") == tmp_path / "dataset/mini/manifest.parquet"
+    assert space.report == tmp_path / "report/index.html"
+    assert space.stage_record("ood") is None and space.roots == {}
+
+
+def test_columns__only_of_finished_stages(tmp_path: Path) -> None:
+    space = save_workspace(tmp_path)
+    assert space.columns("ood", ["ood"]).column_names == ["row", "ood"]
+    (tmp_path / "columns/ood/stage.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"columns/ood has no stage\.json: the stage 'ood' has not finished"):
+        space.columns("ood")
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "fill", "expected"),
+    [
+        ("leakage", "leaks", False, [False, True, *[False] * 6]),
+        ("duplicates", "duplicate_of", None, [None, None, "d.jpg", *[None] * 5]),
+        ("select", "removal_rank", -1, None),
+    ],
+)
+def test_scatter__over_all_rows(tmp_path: Path, stage: str, name: str, fill: object, expected: list | None) -> None:
+    values = save_workspace(tmp_path).scatter(stage, name, fill)
+    if expected is None:  # nulls of the stage itself are no rows that it did not see
+        np.testing.assert_array_equal(values, [np.nan, np.nan, np.nan, 2, 1, 3, 0, np.nan])
+    else:
+        assert values.tolist() == expected
+
+
+def test_scatter__keeps_the_type_that_holds_both(tmp_path: Path) -> None:
+    space = save_workspace(tmp_path)
+    ood = space.scatter("ood", "ood", np.nan)
+    assert np.isnan(ood[:3]).all() and ood[3] == np.float32(0.2)
+    assert space.scatter("leakage", "leaks", False).dtype == bool
+
+
+def test_embeddings__unit_rows_of_all_parts(tmp_path: Path) -> None:
+    space = save_workspace(tmp_path)
+    folder = space.stage_folder("embed")
+    rows = np.random.default_rng(0).normal(size=(5, 7))
+    stored = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+    write_part(folder, 0, np.array([0, 2]), NAMES, {}, {"image": stored[:2]})
+    write_part(folder, 1, np.empty(0, np.int64), NAMES, {}, {"image": np.empty((0, 0), np.float16)})
+    write_part(folder, 2, np.array([3, 4, 7]), NAMES, {}, {"image": stored[2:]})
+    finish(space, "embed")
+    places, embeddings = space.embeddings("embed", "image")
+    assert places.tolist() == [0, 2, 3, 4, 7] and embeddings.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(embeddings, stored, atol=1e-3)
+
+
+def test_embeddings__arrays_of_some_rows(tmp_path: Path) -> None:
+    space = Workspace(tmp_path)
+    columns = {"has_blurred": [False, True, True]}
+    write_part(space.stage_folder("text"), 0, np.array([1, 4, 6]), NAMES, columns, {"blurred": np.eye(2)})
+    places, embeddings = space.embeddings("text", "blurred")
+    assert places.tolist() == [4, 6] and embeddings.tolist() == [[1, 0], [0, 1]]
+
+
+def test_embeddings__none(tmp_path: Path) -> None:
+    places, embeddings = Workspace(tmp_path).embeddings("text", "blurred")
+    assert len(places) == 0 and embeddings.shape == (0, 0)
