@@ -36,7 +36,12 @@ def launched_devices(devices: Any, num_nodes: int = 1) -> tuple[Any, int]:
     nodes = max(1, world // local)
     if devices in ("auto", -1, "-1", None):
         return local, nodes
-    asked = len(devices) if isinstance(devices, list) else int(devices)
+    if isinstance(devices, str) and "," in devices:  # Lightning's list of device numbers
+        asked = len([number for number in devices.split(",") if number.strip()])
+    elif isinstance(devices, list):
+        asked = len(devices)
+    else:
+        asked = int(devices) if str(devices).isdecimal() else -1
     if asked != local or (num_nodes != 1 and num_nodes != nodes):
         raise ValueError(
             f"trainer.devices is {devices} on trainer.num_nodes {num_nodes}, but {launcher} started {local} "
