@@ -182,6 +182,13 @@ def test_decode_rgb__junk_after_the_end_is_ignored() -> None:
     )
 
 
+def tiff_of(more: dict[int, tuple[int, int, int]]) -> bytes:
+    """Grey, 64 x 48, deflated, with further tags: number -> type, count, value."""
+    tags = {256: (3, 1, 64), 257: (3, 1, 48), 258: (3, 1, 8), 259: (3, 1, 8), 262: (3, 1, 1), 277: (3, 1, 1)} | more
+    entries = b"".join(struct.pack("<HHII", number, *value) for number, value in sorted(tags.items()))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(200)
+
+
 def bombs() -> dict[str, bytes]:
     rows = b"".join(b"\0" + row.tobytes() for row in PIXELS)
     inflating = b"x\0\0" + zlib.compress(bytes(50_000_000), 9)
@@ -203,7 +210,10 @@ def bombs() -> dict[str, bytes]:
         "jpeg 65535 x 65535": jpeg[:size] + b"\xff\xff\xff\xff" + jpeg[size + 4 :],
         "jpeg scans": jpeg[:-2] + jpeg[jpeg.rindex(b"\xff\xda") : -2] * 500 + b"\xff\xd9",
         "tiff width": bytes(tiff),
-    }
+        "tiff tile": tiff_of({322: (4, 1, 30000), 323: (4, 1, 30000), 324: (4, 1, 8), 325: (4, 1, 99)}),
+        "bmp run lengths": b"BM" + struct.pack("<IIIIiiHHII", 8_000_100, 0, 54, 40, 64, 48, 1, 8, 1, 8_000_000)
+        + bytes(8_000_100),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", bombs())
