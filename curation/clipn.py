@@ -1,6 +1,7 @@
 """CLIPN's `no` text tower: what an image does not show (Wang et al. 2023; spec of the published code)."""
 
 import copy
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -104,12 +105,25 @@ def save_no_branch(branch: NoBranch, path: Path, dtype: torch.dtype = torch.floa
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return dict(state.get("state_dict", state))
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(
+            f"curation.ood.no_branch: {path} is damaged or no weight file ({reason}); fetch or train it again"
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not isinstance(state, dict):
+        raise ValueError(
+            f"curation.ood.no_branch: {path} holds no weights by name; give the file that "
+            "`python -m pas_train fit --config clipn.yaml` wrote, or CLIPN's training checkpoint"
+        )
+    return state
 
 
 def _is_no(key: str) -> bool:
