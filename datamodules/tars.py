@@ -52,7 +52,7 @@ class TarScan:
         offset = 0
         name, size = None, None  # given by an extended header for the member after it
         while True:
-            header = self.read(offset, BLOCK)
+            header = self.read(offset, BLOCK) if offset < self._length else b""
             if header == END:
                 return
             self._check(header, offset)
@@ -131,12 +131,15 @@ def _pax(text: bytes, name: bytes | None, size: int | None) -> tuple[bytes | Non
     """The name and size that records `LENGTH KEY=VALUE` give; size -1 for a sparse file."""
     while text:
         length, _, rest = text.partition(b" ")
-        if not length.isdigit() or not 0 < int(length) <= len(text):
+        # Python refuses to read numbers of thousands of digits.
+        if not length.isdigit() or len(length) > 20 or not 0 < int(length) <= len(text):
             break
         key, _, value = text[len(length) + 1 : int(length) - 1].partition(b"=")
         if key == b"path":
             name = value
         elif key == b"size" and value.isdigit():
+            if len(value) > 20:
+                raise TarDamage(f"has a member of {value[:20].decode()}... bytes")
             size = int(value)
         elif key.startswith(b"GNU.sparse"):
             return name, -1
