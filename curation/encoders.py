@@ -35,10 +35,10 @@ class Prepare:
             image = image.resize((self.size, self.size), self.resampling)
         else:
             width, height = image.size
-            scale = self.size / min(width, height)
-            wide, high = max(self.size, round(width * scale)), max(self.size, round(height * scale))
+            # Cut down and rounded to even as torchvision does, so that the models see the pixels they were trained on.
+            wide, high = (int(self.size * side / min(width, height)) for side in (width, height))
             image = image.resize((wide, high), self.resampling)
-            left, top = (wide - self.size) // 2, (high - self.size) // 2
+            left, top = round((wide - self.size) / 2), round((high - self.size) / 2)
             image = image.crop((left, top, left + self.size, top + self.size))
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
