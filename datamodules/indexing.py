@@ -1,5 +1,6 @@
 """Where every image of a pool lies: folders and tar shards, indexed in place."""
 
+import errno
 import json
 import os
 import stat
@@ -184,7 +185,14 @@ def _index_tar(folder: Path, shard: str, notes: list[str]) -> pa.Table:
     """The samples of one shard: members that share a name up to the first dot of its last part."""
     known = _read_metadata((folder / shard).with_suffix(".parquet"), notes)
     samples = _Samples()
-    for key, parts in _group(folder / shard, known is None, notes).items():
+    try:
+        if not (folder / shard).is_file():  # a pipe would keep its reader waiting for ever
+            raise FileNotFoundError(errno.ENOENT, "no such file")
+        groups = _group(folder / shard, known is None, notes)
+    except OSError as error:
+        notes.append(f"{shard} cannot be read ({error.strerror}) and is left out")
+        groups = {}
+    for key, parts in groups.items():
         kind = next((kind for kind in parts if kind in IMAGE_ENDINGS), None)
         if kind is not None:
             offset, size = parts[kind]
@@ -207,12 +215,11 @@ def _group(path: Path, described: bool, notes: list[str]) -> dict[str, dict[str,
             kind = kind.lower()
             key = f"{folder}/{stem}" if folder else stem
             value: Any = (offset, size)
-            if kind == "txt" or kind == "json" and described:
+            # `IMG.1.jpg` is a picture too, unless it is a further picture of a sample (`7.jpg`, `7.mask.png`).
+            last = ending(kind)
+            if last == "txt" or last == "json" and described:
                 value = tar.read(offset, size) if size <= MAX_TEXT_BYTES else None
-            elif kind not in IMAGE_ENDINGS and ending(kind) in IMAGE_ENDINGS and "." in kind:
-                # `IMG.1.jpg` is a picture too, unless it is a further picture of a sample (`7.jpg`, `7.mask.png`).
-                value = (offset, size)
-            elif kind not in IMAGE_ENDINGS:
+            elif last not in IMAGE_ENDINGS:
                 continue
             groups.setdefault(key, {})[kind] = value
         if tar.damage:
