@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from datamodules.decoding import PILLOW_MAX_PIXELS, ImageLimits, RefusedImage, decode_rgb
-from datamodules.indexing import IMAGE_ENDINGS
+from datamodules.indexing import IMAGE_ENDINGS, walk_files
 
 # Evaluation sets are taken as they are: everything that can be decoded counts.
 LIMITS = ImageLimits(max_pixels=PILLOW_MAX_PIXELS, min_side_px=1, max_aspect=1e6, flat_range=0)
@@ -46,13 +46,16 @@ def read_labelled(
     if not path.exists():
         raise FileNotFoundError(f"{key}: {path} does not exist; give a folder of class folders or a CSV")
     if path.is_dir():
+        notes: list[str] = []
         pairs = [
             (file, folder.name)
             for folder in sorted(path.iterdir())
             if folder.is_dir() and not folder.name.startswith(".")
-            for file in sorted(folder.rglob("*"))
+            for file in sorted(folder / name for name in walk_files(folder, notes))
             if file.suffix[1:].lower() in IMAGE_ENDINGS
         ]
+        if notes:
+            raise ValueError(f"{key}: in {path}, {notes[0]}")
     else:
         pairs = _read_csv(path, key, path_column, label_column)
     if not pairs:
@@ -72,7 +75,13 @@ def _read_csv(path: Path, key: str, path_column: str, label_column: str) -> list
                 f"{key}: {path} has no column {' and '.join(sorted(missing))}; "
                 f"it has {', '.join(rows.fieldnames or [])}"
             )
-        return [(path.parent / row[path_column], row[label_column]) for row in rows]
+        pairs = []
+        for row in rows:
+            for column in (path_column, label_column):
+                if not row[column]:
+                    raise ValueError(f"{key}: {path} line {rows.line_num} has no {column}")
+            pairs.append((path.parent / row[path_column], row[label_column]))
+        return pairs
 
 
 class LabelledDataset(Dataset):
@@ -101,17 +110,19 @@ class LabelledDataset(Dataset):
 def centre_crop(pixels: np.ndarray, image_size: int, square: bool = False) -> np.ndarray:
     """uint8 [3, S, S] of uint8 [H, W, 3]: short side to S * 256 / 224 (bilinear, antialiased), centre crop.
 
+    Sizes and places are rounded as torchvision's Resize and CenterCrop do.
+
     square: resize to S x S, skewing, without a crop.
     """
     image = Image.fromarray(pixels)
-    if square:
-        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    else:
-        width, height = image.size
+    box = None
+    if not square:
         short = round(image_size * 256 / 224)
-        scale = short / min(width, height)
-        size = (max(short, round(width * scale)), max(short, round(height * scale)))
-        image = image.resize(size, Image.Resampling.BILINEAR)
-        left, top = (size[0] - image_size) // 2, (size[1] - image_size) // 2
-        image = image.crop((left, top, left + image_size, top + image_size))
+        sides = [int(short * side / min(image.size)) for side in image.size]
+        first = [round((side - image_size) / 2) for side in sides]
+        # Only what the crop keeps is resized: the whole of a strip of one pixel's height would fill the memory.
+        scales = [whole / side for whole, side in zip(image.size, sides, strict=True)]
+        left, top = (place * scale for place, scale in zip(first, scales, strict=True))
+        box = (left, top, left + image_size * scales[0], top + image_size * scales[1])
+    image = image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
