@@ -15,6 +15,7 @@ from datamodules.indexing import IMAGE_ENDINGS, walk_files
 
 # Evaluation sets are taken as they are: everything that can be decoded counts.
 LIMITS = ImageLimits(max_pixels=PILLOW_MAX_PIXELS, min_side_px=1, max_aspect=1e6, flat_range=0)
+LONGEST = 64  # times its short side, of an image that is resized whole
 
 
 @dataclass(frozen=True)
@@ -114,15 +115,15 @@ def centre_crop(pixels: np.ndarray, image_size: int, square: bool = False) -> np
 
     square: resize to S x S, skewing, without a crop.
     """
-    image = Image.fromarray(pixels)
-    box = None
-    if not square:
-        short = round(image_size * 256 / 224)
-        sides = [int(short * side / min(image.size)) for side in image.size]
-        first = [round((side - image_size) / 2) for side in sides]
-        # Only what the crop keeps is resized: the whole of a strip of one pixel's height would fill the memory.
-        scales = [whole / side for whole, side in zip(image.size, sides, strict=True)]
-        left, top = (place * scale for place, scale in zip(first, scales, strict=True))
-        box = (left, top, left + image_size * scales[0], top + image_size * scales[1])
-    image = image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
+    if square:
+        image = Image.fromarray(pixels).resize((image_size, image_size), Image.Resampling.BILINEAR)
+        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    # The ends of a strip go first, as the crop keeps nothing of them and the whole, resized, might fill the memory.
+    down, right = (max(0, (side - LONGEST * min(pixels.shape[:2])) // 2) for side in pixels.shape[:2])
+    image = Image.fromarray(pixels[down : len(pixels) - down, right : pixels.shape[1] - right])
+    short = round(image_size * 256 / 224)
+    width, height = (int(short * side / min(image.size)) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - image_size) / 2), round((height - image_size) / 2)
+    image = image.crop((left, top, left + image_size, top + image_size))
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))

@@ -92,7 +92,8 @@ def test_labelled_dataset__an_unreadable_image_is_an_error_that_names_it(tmp_pat
 
 @pytest.mark.parametrize("size", [16, 28, 224])
 @pytest.mark.parametrize(
-    ("width", "height"), [(60, 40), (40, 61), (64, 64), (17, 300), (20, 20), (301, 203), (333, 250)]
+    ("width", "height"),
+    [(60, 40), (40, 61), (64, 64), (17, 300), (20, 20), (301, 203), (333, 250), (10, 160), (9, 190)],
 )
 def test_centre_crop__as_torchvision(width: int, height: int, size: int) -> None:
     from torchvision.transforms import v2
@@ -101,8 +102,7 @@ def test_centre_crop__as_torchvision(width: int, height: int, size: int) -> None
     expected = v2.CenterCrop(size)(v2.Resize(round(size * 256 / 224))(Image.fromarray(pixels)))
     found = centre_crop(pixels, size)
     assert found.shape == (3, size, size) and found.flags.c_contiguous
-    difference = np.abs(found.transpose(1, 2, 0).astype(int) - np.asarray(expected))
-    assert difference.max() <= 2 and difference.mean() < 0.01  # places are kept in 32 bits
+    np.testing.assert_array_equal(found.transpose(1, 2, 0), np.asarray(expected))
 
 
 def test_centre_crop__a_strip_of_pixels_costs_nothing() -> None:
@@ -110,7 +110,7 @@ def test_centre_crop__a_strip_of_pixels_costs_nothing() -> None:
     strip[:, 200_000:] = 255
     start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = centre_crop(strip, 224)
-    assert found.min() < 20 and found.max() > 235
+    assert found[:, :, :100].max() < 120 and found[:, :, 124:].min() > 135
     assert time.process_time() - start < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
 
