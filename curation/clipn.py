@@ -46,7 +46,7 @@ class NoBranch(nn.Module):
         # Causal, as in the first tower; not stored in checkpoints.
         mask = torch.full((context, context), float("-inf")).triu_(1)
         self.register_buffer("attn_mask", mask, persistent=False)
-        self.requires_grad_(True)
+        self.train().requires_grad_(True)  # the frozen tower's copy is neither in training mode nor learning
 
     def forward(self, tokens: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """[N, D] embeddings, not normalised, of int64 tokens [N, context]."""

@@ -47,6 +47,11 @@ def test_no_branch__begins_as_a_copy_of_the_first_tower(clip: nn.Module, tokens:
     assert all(parameter.requires_grad for parameter in branch.parameters())
 
 
+def test_no_branch__is_in_training_mode_whatever_the_first_tower(clip: nn.Module) -> None:
+    assert not clip.training
+    assert all(module.training for module in NoBranch(clip).modules())
+
+
 def test_no_branch__reads_the_layout_that_wraps_the_text_tower(tokens: Tensor) -> None:
     torch.manual_seed(0)
     clip = open_clip.CustomTextCLIP(**CLIP["model_cfg"]).eval()
