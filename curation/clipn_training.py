@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
@@ -55,7 +56,9 @@ class TrainNoBranch(LightningModule):
         tokens = encoder.tokenizer(captions).to(self.device)
         # A function of the step: a run that goes on draws what it would have drawn.
         step = self.global_step * self.trainer.world_size + self.global_rank
-        generator = torch.Generator().manual_seed((self.seed << 32) + step)
+        # Mixed into 32 bits: torch's generator on the CPU ignores a seed's upper half.
+        mixed = np.random.SeedSequence((self.seed, step)).generate_state(1)[0]
+        generator = torch.Generator().manual_seed(int(mixed))
         with torch.no_grad():
             image, yes = encoder.embed_images(batch["image"]), encoder.embed_texts(captions)
         no = F.normalize(self.branch(tokens, generator).float(), dim=1)
