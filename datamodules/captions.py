@@ -52,8 +52,8 @@ class CaptionDataModule(LightningDataModule):
         label_column: str = "label", crop_scale: float = 0.9, num_workers: int = 2, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        if template.count("{}") != 1:
-            raise ValueError(f"data.template: {template!r} must hold exactly one {{}}")
+        if [template.count(mark) for mark in ("{}", "{", "}")] != [1, 1, 1]:
+            raise ValueError(f"data.template: {template!r} must hold exactly one {{}}, and no other brace")
         if batch_size < 2:
             raise ValueError(f"data.batch_size must be at least 2, got {batch_size}: other pairs are the negatives")
         if not 0 < crop_scale <= 1:
@@ -87,19 +87,23 @@ class CaptionDataModule(LightningDataModule):
         for row in index_pool(path).select(["shard", "offset", "size", "caption", "key"]).to_pylist():
             if row["size"] is not None:
                 key = Path(row["key"])
-                in_class_folder = key.parent.name and not row["shard"].endswith(".tar")
+                in_class_folder = key.parent.name and not row["shard"].lower().endswith(".tar")
                 caption = row["caption"] or self.caption(key.parent.name if in_class_folder else key.stem)
                 pairs.append((root, row["shard"], row["offset"], row["size"], caption))
         return pairs
 
     def _read_csv(self, root: str, path: Path) -> list[Pair]:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-        missing = {"path", self.label_column} - set(rows[0] if rows else [])
+            reader = csv.DictReader(file)
+            rows = [(reader.line_num, row) for row in reader]
+        missing = {"path", self.label_column} - set(rows[0][1] if rows else [])
         if missing:
             raise ValueError(f"data.sources: {path} has no rows with the column {' and '.join(sorted(missing))}")
         pairs = []
-        for row in rows:
+        for line, row in rows:
+            for column in ("path", self.label_column):
+                if not row[column]:
+                    raise ValueError(f"data.sources: {path} line {line} has no {column}")
             place = path.parent / row["path"]
             if not place.is_file():
                 raise FileNotFoundError(f"data.sources: {path} names {row['path']}, which is not in {path.parent}")
