@@ -1,9 +1,13 @@
 import io
+import os
 import pickle
 import random
+import resource
 import struct
 import time
+import traceback
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -258,6 +262,74 @@ def test_decode_rgb__flipped_bits_give_pixels_or_a_reason(name: str) -> None:
             assert decode_rgb(bytes(data), LIMITS).ndim == 3
         except RefusedImage as error:
             assert error.reason in REASONS
+
+
+def grown(work: Callable[[], None]) -> float:
+    """MiB by which the largest memory of a child process grows during work; the child's failure fails."""
+    receive, send = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            work()
+            os.write(send, b"%d" % (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(send)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with os.fdopen(receive) as pipe:
+        return int(pipe.read()) / 1024
+
+
+def spliced(data: bytes, other: bytes, chance: random.Random) -> bytes:
+    """Parts of a file left out, repeated, taken from another file, or turned into large numbers."""
+    result = bytearray(data)
+    for _ in range(chance.choice((1, 2, 4, 16))):
+        place, length = chance.randrange(min(len(result), chance.choice((300, 10**6)))), chance.randrange(1, 60)
+        part = bytes(result[place : place + length])
+        cut = chance.randrange(len(other))
+        result[place : place + length] = chance.choice(
+            (b"", part * 2, part * 40, other[cut : cut + length], b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0")
+        )
+        result = result or bytearray(b"\0")
+    return bytes(result)
+
+
+def test_decode_rgb__spliced_files_give_pixels_or_a_reason_in_little_memory() -> None:
+    chance, names = random.Random(0), list(SAMPLES)
+
+    def decode_all() -> None:
+        for trial in range(800):
+            data = spliced(SAMPLES[names[trial % len(names)]], SAMPLES[chance.choice(names)], chance)
+            start = time.process_time()
+            try:
+                assert decode_rgb(data, LIMITS).shape[2] == 3
+            except RefusedImage as error:
+                assert error.reason in REASONS
+            assert time.process_time() - start < 1
+
+    assert grown(decode_all) < 80  # 20 bytes times max_pixels are 19 MiB; the rest is for the libraries
+
+
+@pytest.mark.parametrize("name", ["jpeg cmyk", "progressive", "png alpha", "png 16 bit", "webp animated", "tiff float"])
+def test_decode_rgb__memory_of_the_largest_image(name: str) -> None:
+    side = 2000
+    image = picture(side, side)
+    grey = np.asarray(image.convert("L"))
+    data = {
+        "jpeg cmyk": lambda: encoded(image.convert("CMYK"), "JPEG"),
+        "progressive": lambda: encoded(image, "JPEG", progressive=True, subsampling=0),
+        "png alpha": lambda: encoded(image.convert("RGBA"), "PNG", compress_level=1),
+        "png 16 bit": lambda: encoded(Image.fromarray(grey.astype(np.uint16) * 257), "PNG", compress_level=1),
+        "webp animated": lambda: encoded(image, "WEBP", save_all=True, append_images=[image], method=0),
+        "tiff float": lambda: encoded(Image.fromarray(grey.astype(np.float32)), "TIFF"),
+    }[name]()
+    decode_rgb(SAMPLES[name], LIMITS)  # what the libraries load once
+    assert grown(lambda: decode_rgb(data, ImageLimits(max_pixels=side**2)).sum()) < 20 * side**2 / 2**20
 
 
 def test_refused_image__survives_pickling() -> None:
