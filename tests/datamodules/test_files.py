@@ -1,8 +1,10 @@
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from datamodules.files import atomic, fingerprint, read_json, within, write_json
+from datamodules.files import atomic, fingerprint, read_json, sha256_file, within, write_json
 
 
 def test_atomic__an_error_leaves_the_old_file(tmp_path: Path) -> None:
@@ -14,6 +16,53 @@ def test_atomic__an_error_leaves_the_old_file(tmp_path: Path) -> None:
         raise RuntimeError
     assert path.read_text() == "old"
     assert [entry.name for entry in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_atomic__a_kill_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    child = os.fork()
+    if child == 0:
+        with atomic(path) as temporary:
+            temporary.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert path.read_text() == "old"
+    with atomic(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+
+
+def test_atomic__nothing_written_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic(tmp_path / "file.txt"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_atomic__a_reader_sees_one_whole_or_the_other(tmp_path: Path) -> None:
+    path, texts = tmp_path / "file.txt", ("a" * 100_000, "b" * 50_000)
+    path.write_text(texts[0])
+    child = os.fork()
+    if child == 0:
+        for number in range(60):
+            with atomic(path) as temporary:
+                temporary.write_text(texts[number % 2])
+        os._exit(0)
+    seen = set()
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        seen.add(path.read_text())
+    assert seen <= set(texts)
+
+
+def test_sha256_file__of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_json__letters_and_paths_whatever_the_locale(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"é": Path("x/日本")})
+    assert read_json(tmp_path / "a.json") == {"é": "x/日本"}
+    assert (tmp_path / "a.json").read_bytes().isascii()
 
 
 def test_json__there_and_back(tmp_path: Path) -> None:

@@ -39,3 +39,22 @@ def test_rank_rows__every_row_and_equal_shares(rows: int, world_size: int) -> No
     shares = [list(RankRows(rows, rank, world_size)) for rank in range(world_size)]
     assert {len(share) for share in shares} == {len(RankRows(rows, 0, world_size))}
     assert {row for share in shares for row in share} == set(range(rows))
+
+
+def test_epoch_order__every_image_at_every_place() -> None:
+    orders = np.stack([epoch_order(8, 0, epoch) for epoch in range(4000)])
+    counts = np.stack([np.bincount(place, minlength=8) for place in orders.T])
+    assert np.abs(counts / 500 - 1).max() < 0.2
+
+
+def test_global_batches__others_are_left_out_in_each_epoch() -> None:
+    sampler = GlobalBatches(10, 4, seed=0)
+    left_out = set()
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        left_out |= set(range(10)) - set(np.concatenate([rows for _, rows in sampler]).tolist())
+    assert left_out == set(range(10))
+
+
+def test_rank_rows__no_rows() -> None:
+    assert list(RankRows(0, 1, 2)) == [] and len(RankRows(0, 1, 2)) == 0

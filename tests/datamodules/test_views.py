@@ -110,6 +110,44 @@ def test_views__nothing_but_a_resize() -> None:
     assert np.abs(out[0].transpose(1, 2, 0).astype(int) - np.asarray(expected)).max() <= 1
 
 
+@pytest.mark.parametrize("size", [1, 5, 16])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 90), (90, 1), (2, 3), (400, 7)])
+def test_views__of_tiny_images_and_to_tiny_sides(
+    height: int, width: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = np.random.default_rng(0).integers(60, 200, (height, width, 3), dtype=np.uint8)
+    outs = []
+    for pixels in (view_kernels, view_arrays):
+        monkeypatch.setattr(views, "pixel_functions", lambda pixels=pixels: pixels)
+        out = np.zeros((20, 2, 3, size, size), dtype=np.uint8)
+        for sample in range(len(out)):
+            ViewPair(size, (dataclasses.replace(PLAIN, blur=1, crop_min=0.1), PLAIN), 0)(image, 0, sample, out[sample])
+        outs.append(out)
+    np.testing.assert_array_equal(*outs)
+    assert image.min() <= outs[0].min() and outs[0].max() <= image.max()  # averages, nothing from outside
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 224])
+@pytest.mark.parametrize("length", [1, 2, 6, 7, 8, 223, 5000])
+def test_resize_taps__averages_within_the_input(length: int, size: int) -> None:
+    first, weights = resize_taps(length, size)
+    assert first.min() >= 0 and (first + weights.shape[1]).max() <= length
+    assert weights.min() >= 0
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
+    centres = (weights * (first[:, None] + np.arange(weights.shape[1]) + 0.5)).sum(axis=1)
+    inner = slice(size // 4 + 1, size - size // 4 - 1)  # at the ends the triangle is cut
+    np.testing.assert_allclose(centres[inner], ((np.arange(size) + 0.5) * length / size)[inner], rtol=0.01, atol=0.5)
+
+
+def test_uniforms__uniform_and_apart() -> None:
+    numbers = np.stack([views.uniforms(0, 0, sample, 0, 54) for sample in range(2000)])
+    assert 0 <= numbers.min() and numbers.max() < 1
+    assert np.abs(np.sort(numbers.ravel()) - np.linspace(0, 1, numbers.size)).max() < 0.01
+    assert np.abs(np.corrcoef(numbers.T) - np.eye(54)).max() < 0.12
+    assert len(np.unique(numbers)) == numbers.size
+    assert views.uniforms(2**64 - 1, 3, 5, 1, 2).tolist() == views.uniforms(-1, 3, 5, 1, 2).tolist()
+
+
 def test_draw_view__boxes_and_frequencies() -> None:
     drawn = [draw_view(VIEW_2, (75, 100), 0, 0, sample, 1) for sample in range(4000)]
     shares = np.array([view.height * view.width / 7500 for view in drawn])
