@@ -10,7 +10,6 @@ import struct
 
 MAX_PARTS = 65_536  # PNG chunks; 64 MiB of them at 8 KiB are 8192
 MAX_SEGMENTS = 10_000  # of a JPEG before its first scan; 64 MiB of the longest are 1000
-MAX_SCANS = 100  # a progressive JPEG has about ten; one of thousands takes minutes to decode
 MAX_APP1 = 2  # EXIF and XMP
 MAX_BLOCKS = 1_000_000  # GIF, of up to 255 bytes, before its first frame
 MAX_TAGS = 4096  # of a TIFF
@@ -35,7 +34,6 @@ def thinned(data: bytes) -> bytes:
     Raises Excess where there are more parts than any picture has.
     """
     if data.startswith(JPEG):
-        _check_scans(data)
         return _thin_jpeg(data)
     if data.startswith(GIF):
         return _thin_gif(data)
@@ -46,9 +44,9 @@ def thinned(data: bytes) -> bytes:
     return data
 
 
-def _check_scans(data: bytes) -> None:
-    """Of a JPEG up to its end; whatever follows (a phone's short film, say) is not looked at."""
-    if data.count(b"\xff\xda") <= MAX_SCANS:
+def check_scans(data: bytes, most: int) -> None:
+    """Raises Excess for a JPEG of more scans; what follows its end (a phone's short film, say) is not looked at."""
+    if data.count(b"\xff\xda") <= most:
         return
     scans = segments = 0
     place = 2
@@ -58,7 +56,7 @@ def _check_scans(data: bytes) -> None:
             break
         scans += kind == 0xDA
         segments += 1
-        if scans > MAX_SCANS or segments > MAX_SEGMENTS:
+        if scans > most or segments > MAX_SEGMENTS:
             raise Excess(f"{scans} scans in {segments} segments")
         if kind not in (0x01, 0xD8):
             place += max(2, int.from_bytes(data[place : place + 2], "big"))
@@ -85,7 +83,7 @@ def _thin_jpeg(data: bytes) -> bytes:
 
 
 def _thin_gif(data: bytes) -> bytes:
-    """Without the extensions before the first frame, but for graphic controls, which hold the transparent colour."""
+    """Without the extensions before the first frame, but for the last control, which holds the transparent colour."""
     kept, place, blocks = [], 13, 0
     if len(data) > 10 and data[10] & 0x80:
         place += 3 << (data[10] & 7) + 1
@@ -99,7 +97,7 @@ def _thin_gif(data: bytes) -> bytes:
                 raise Excess(f"more than {MAX_BLOCKS} blocks")
         place += 1
         if data[begin + 1 : begin + 2] == b"\xf9":
-            kept.append(data[begin:place])
+            kept[1:] = [data[begin:place]]
     if found is None or found.group() != b",":
         return data  # no frame: Pillow tells
     return b"".join([*kept, data[found.start() :]])

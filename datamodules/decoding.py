@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from datamodules.containers import Excess, thinned
+from datamodules.containers import Excess, check_scans, thinned
 
 REASONS = ("empty", "not_an_image", "truncated", "too_large", "too_small", "extreme_aspect", "flat_colour")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -26,6 +26,8 @@ PILLOW_MAX_PIXELS = 178_956_970  # above it Pillow refuses by itself, whatever o
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
 MIN_BYTES = 64  # fewer hold a header at most
 MAX_EXIF_BYTES = 2**17  # a JPEG's one segment holds 2**16
+USUAL_SCANS = 24  # a progressive JPEG has about ten; each goes over all pixels, at 200 million a second
+MAX_SCANS, MAX_SCANNED = 100, 300_000_000  # more than usual only in this number, and pixels in all
 MAX_RLE = 8_000_000  # bytes, and pixels, of a run-length BMP, which Pillow decodes in Python at 3 MB/s
 
 _ORIENTATION, _TILE_WIDTH, _TILE_LENGTH = 0x0112, 322, 323
@@ -194,6 +196,11 @@ def _decode_jpeg(data: bytes, image: Image.Image) -> np.ndarray | None:
 
     Pillow takes a scan that ends early for a whole one, half grey; libjpeg-turbo tells it.
     """
+    most = max(USUAL_SCANS, min(MAX_SCANS, MAX_SCANNED // (image.size[0] * image.size[1])))
+    try:
+        check_scans(data, most)
+    except Excess as error:
+        raise RefusedImage("too_large", str(error)) from None
     try:
         import simplejpeg
     except ImportError:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import containers
-from datamodules.containers import Excess, thinned
+from datamodules.containers import Excess, check_scans, thinned
 from datamodules.decoding import RefusedImage, decode_rgb
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
@@ -38,6 +37,7 @@ def tiff(*tags: tuple[int, int, int, int], data: bytes = b"") -> bytes:
 
 JPEG, PNG, GIF = encoded("JPEG"), encoded("PNG"), encoded("GIF", transparency=3)
 FRAME = GIF.index(b"\x2c\0\0\0\0" + struct.pack("<HH", 64, 48))
+CONTROL = GIF.index(b"!\xf9")
 SIZE = 2_000_000
 
 CROWDED = {
@@ -71,6 +71,7 @@ WORDY = {
     "jpeg": JPEG[:JFIF_END] + segment(0xE2, bytes(60_000)) * 500 + segment(0xFE, b"by hand") + JPEG[JFIF_END:],
     "jpeg many exif": JPEG[:JFIF_END] + segment(0xE1, b"Exif\0\0" + bytes(60_000)) * 100 + JPEG[JFIF_END:],
     "gif": GIF[:FRAME] + b"!\xfe" + (b"\xff" + b"c" * 255) * 10_000 + b"\0" + GIF[FRAME:],
+    "gif controls": GIF[:CONTROL] + b"!\xf9\4\0\0\0\0\0" * 50_000 + GIF[CONTROL:],
     "gif junk": GIF[:FRAME] + b"\1" * 100_000 + GIF[FRAME:],
 }
 
@@ -112,16 +113,30 @@ def test_thinned__transparent_colour_of_a_gif_stays() -> None:
     assert (pixels[0] == 255).all() and pixels[1].max() < 255
 
 
-def test_thinned__scans_are_counted_up_to_the_end() -> None:
+def test_check_scans__up_to_the_end() -> None:
     film = JPEG + b"\xff\xda" * 500  # what a phone appends to a picture may hold anything
     np.testing.assert_array_equal(decode_rgb(film), decode_rgb(JPEG))
-    hidden = JPEG[:JFIF_END] + segment(0xE5, b"\xff\xda" * 500) + JPEG[JFIF_END:]
+    hidden = JPEG[:JFIF_END] + segment(0xE1, b"\xff\xda" * 500) + JPEG[JFIF_END:]
     np.testing.assert_array_equal(decode_rgb(hidden), decode_rgb(JPEG))
     progressive = encoded("JPEG", progressive=True)
-    last = progressive[progressive.rindex(b"\xff\xda") : -2]
-    assert thinned(progressive[:-2] + last * 50 + b"\xff\xd9")
-    with pytest.raises(Excess, match="scans"):
-        thinned(progressive[:-2] + last * containers.MAX_SCANS + b"\xff\xd9")
+    scans = progressive.count(b"\xff\xda")
+    check_scans(progressive, scans)
+    with pytest.raises(Excess, match=f"{scans} scans"):
+        check_scans(progressive, scans - 1)
+
+
+def test_check_scans__fewer_of_a_large_image() -> None:
+    def scanned(side: int, times: int) -> bytes:
+        buffer = io.BytesIO()
+        IMAGE.resize((side, side)).save(buffer, "JPEG", progressive=True, quality=5)
+        data = buffer.getvalue()
+        return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * times + b"\xff\xd9"
+
+    assert decode_rgb(scanned(64, 60)).shape == (64, 64, 3)
+    start = time.process_time()
+    with pytest.raises(RefusedImage, match="too_large: .* scans"):
+        decode_rgb(scanned(3000, 60))
+    assert time.process_time() - start < 1.5
 
 
 def test_thinned__cut_files_do_not_end_the_walk_with_an_error() -> None:
