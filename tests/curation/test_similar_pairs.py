@@ -72,6 +72,18 @@ def test_join_similar__pairs_at_the_threshold(twin: None, dtype: torch.dtype, st
         assert (labels[1::2] != labels[::2]).tolist() == (cosines <= np.float32(0.6)).tolist()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("threshold", [-0.3, 0.0])
+@pytest.mark.parametrize("offset", [-0.6, -0.1, -1e-3, -1e-6, 0.0, 1e-6, 1e-3, 0.1, 0.6])
+def test_join_similar__two_rows_around_thresholds_of_either_sign(
+    twin: None, dtype: torch.dtype, threshold: float, offset: float
+) -> None:
+    cosine = float(np.float32(threshold)) + offset
+    groups = Components(2)
+    join_similar(np.float32([[1, 0], [cosine, np.sqrt(1 - cosine**2)]]), threshold, groups, dtype)
+    assert groups.labels().tolist() == [0, 0 if offset > 0 else 1]
+
+
 def test_join_similar__exact_copies_are_one_group(twin: None) -> None:
     # More doubtful and certain pairs than the buffers hold at once.
     vectors = np.repeat(clusters(3), 40, axis=0)
