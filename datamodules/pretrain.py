@@ -205,7 +205,7 @@ class PretrainDataModule(LightningDataModule):
         size = min(256, max(1, self.batch_size // world_size))
         dataset = PlainBatches(self.rows, self.image_size, size, self.limits)
         options = self._workers() | {"persistent_workers": False}
-        sampler = RankRows(len(dataset), rank, world_size)
+        sampler = range(rank, len(dataset), world_size)  # ranks need not have as many: nothing is exchanged
         return DataLoader(dataset, batch_size=None, sampler=sampler, collate_fn=_as_it_is, **options)
 
     def state_dict(self) -> dict[str, Any]:

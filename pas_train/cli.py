@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from datamodules.files import within
-from pas_train import commands
+from pas_train import commands, predicting
 from pas_train.evaluation.evaluation import Evaluation
 from pas_train.fitting import Tracking, evaluate_checkpoint, train
 from pas_train.parsing import ShortErrors
@@ -36,6 +36,15 @@ class PasCLI(LightningCLI):
         parser.add_argument("--tracking", type=Tracking, default=Tracking(), help="Weights & Biases")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults({"checkpoint.save_last": True, "checkpoint.every_n_epochs": 1, "checkpoint.save_top_k": 1})
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Adds what one subcommand alone has."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            parser.add_argument(
+                "--output", type=str | None, default=None, help="folder; default <workspace>/embeddings/<checkpoint>"
+            )
+        return parser
 
     def before_instantiate_classes(self) -> None:
         """Makes the trainer agree with torchrun or SLURM, then checks what can be checked without a model."""
@@ -82,6 +91,29 @@ class PasCLI(LightningCLI):
         """All configured evaluations of a checkpoint."""
         evaluate_checkpoint(self, model, ckpt_path)
 
+    def predict(
+        self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None, **_: Any
+    ) -> None:
+        """Embeddings of an image source."""
+        predicting.predict(self, model, datamodule, ckpt_path)
+
+    def validate(
+        self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None, **_: Any
+    ) -> None:
+        """The online k-NN protocol of a checkpoint."""
+        if ckpt_path is None:
+            raise ValueError("--ckpt_path is not set; name the checkpoint to validate")
+        if not Path(ckpt_path).is_file():
+            raise FileNotFoundError(f"--ckpt_path: {ckpt_path} does not exist")
+        self._place(datamodule)
+        self.trainer.validate(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=False)
+
+    def _place(self, datamodule: LightningDataModule) -> None:
+        """Makes `workspace:` paths of the data module real."""
+        for name in ("knn_bank", "knn_queries", "source"):
+            if getattr(datamodule, name, None) is not None:
+                setattr(datamodule, name, str(within(getattr(datamodule, name), self.workspace)))
+
     def plain_config(self) -> dict[str, Any]:
         """The configuration as plain dictionaries."""
         config = copy.deepcopy(self.options).as_dict()
@@ -96,7 +128,8 @@ def lightning_command(command: str, args: Sequence[str]) -> None:
         save_config_callback=None,
         seed_everything_default=0,
         parser_class=ShortParser,
-        parser_kwargs={"parser_mode": "omegaconf"},
+        # Abbreviations would take a mistyped key for another one.
+        parser_kwargs={"parser_mode": "omegaconf", "allow_abbrev": False},
         auto_configure_optimizers=False,
     )
 

@@ -117,6 +117,13 @@ def write_report(workspace: Path) -> Path:
     return write(workspace)
 
 
+def full_manifest(workspace: Path) -> Path:
+    """The manifest of the finished data set."""
+    from curation.workspace import Workspace
+
+    return Workspace(workspace).manifest()
+
+
 def data_set_figures(workspace: Path) -> dict[str, Any]:
     """The funnel, the selection's result, and the figures against a known answer, of a finished workspace."""
     from curation.ledger import funnel, read_ledger

@@ -146,6 +146,10 @@ class PretrainingMethod(LightningModule):
 
     # The online k-NN protocol.
 
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
+        """(int64 [B] rows, float32 [B, D] the query encoder's embeddings, not normalised) of {"image", "row"}."""
+        return batch["row"], self.backbone(self.normalise(batch["image"])).float()
+
     def on_validation_epoch_start(self) -> None:
         """Forgets the embeddings of an earlier validation."""
         self._embedded = ([], [])

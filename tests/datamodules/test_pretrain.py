@@ -13,7 +13,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
 from datamodules.indexing import index_pool
-from datamodules.pretrain import PretrainDataModule, read_rows
+from datamodules.pretrain import PretrainDataModule
+from datamodules.rows import read_rows
 from datamodules.views import VIEW_2, ViewSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*exists and is not empty")  # a run that continues saves there, too

@@ -1,0 +1,99 @@
+"""The images of a data set in order: where they lie, and plain batches of them."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.decoding import ImageLimits, RefusedImage, decode_rgb
+from datamodules.files import read_json
+from datamodules.indexing import index_pool
+from datamodules.labelled import centre_crop
+from datamodules.store import ImageStore, StoreError
+
+PLACE_COLUMNS = ["key", "root", "shard", "offset", "size"]
+
+
+@dataclass(frozen=True)
+class ImageRows:
+    """Where the images lie: Arrow columns key, root, shard, offset, size, and the folder of each root."""
+
+    table: pa.Table
+    roots: dict[str, Path]
+
+    def fingerprint(self) -> str:
+        """Identity of the set of images: a hash of the keys in order."""
+        digest = hashlib.sha256()
+        for part in self.table.select(["key"]).to_batches(65536):
+            digest.update("\n".join(part.column(0).to_pylist()).encode() + b"\n")
+        return digest.hexdigest()[:16]
+
+
+def read_rows(source: str | Path) -> ImageRows:
+    """The images of a manifest.parquet (with roots.json beside it), a folder, a tar shard or a folder of shards.
+
+    Raises: FileNotFoundError or ValueError naming `data.source`.
+    """
+    path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"data.source: {path} does not exist; give a manifest.parquet, a folder of images or of tar shards. "
+            "A manifest is written by `curate`"
+        )
+    if path.suffix == ".parquet":
+        table = pq.read_table(path, columns=PLACE_COLUMNS)
+        stored = read_json(path.parent / "roots.json")
+        if stored is None:
+            raise FileNotFoundError(f"data.source: roots.json is missing beside {path}; copy it with the manifest")
+        roots = {name: Path(folder) for name, folder in stored.items()}
+    else:
+        try:
+            table = index_pool(path).select(PLACE_COLUMNS)
+        except ValueError as error:
+            raise ValueError(f"data.source: {error}") from error
+        roots = {"pool": path if path.is_dir() else path.parent}
+    unknown = set(pc.unique(table["root"]).to_pylist()) - set(roots)
+    missing = [str(folder) for name, folder in roots.items() if not folder.exists()]
+    if unknown or missing:
+        raise FileNotFoundError(
+            f"data.source: {path} names images below {', '.join(sorted(unknown) or missing)}, which is not there; "
+            "put the folder back or correct roots.json"
+        )
+    return ImageRows(table.filter(pc.is_valid(table["size"])).combine_chunks(), roots)
+
+
+class PlainBatches(Dataset):
+    """All images of a data set with the test transform (short side to S * 256 / 224, centre crop S), batch by batch.
+
+    Items are {"image": uint8 [B, 3, S, S], "row": int64 [B]}; an image that cannot be read has no row, so B may be 0.
+    """
+
+    def __init__(self, rows: ImageRows, image_size: int, batch_size: int, limits: ImageLimits) -> None:
+        self.places = [rows.table[name].combine_chunks() for name in PLACE_COLUMNS[1:]]
+        self.store = ImageStore(rows.roots)
+        self.image_size, self.batch_size, self.limits = image_size, batch_size, limits
+
+    def __len__(self) -> int:
+        return -(-len(self.places[0]) // self.batch_size)
+
+    def __getitem__(self, batch: int) -> dict[str, Tensor]:
+        first = batch * self.batch_size
+        images, rows = [], []
+        for row in range(first, min(first + self.batch_size, len(self.places[0]))):
+            root, shard, offset, size = (column[row].as_py() for column in self.places)
+            try:
+                pixels = decode_rgb(self.store.read(root, shard, offset, size), self.limits)
+            except (RefusedImage, StoreError, OSError):
+                continue
+            images.append(centre_crop(pixels, self.image_size))
+            rows.append(row)
+        shape = (0, 3, self.image_size, self.image_size)
+        stacked = np.stack(images) if images else np.empty(shape, np.uint8)
+        return {"image": torch.from_numpy(stacked), "row": torch.tensor(rows, dtype=torch.int64)}

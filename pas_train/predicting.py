@@ -1,0 +1,84 @@
+"""The command `predict`: embeddings of every image of a source, as Parquet."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from torch import Tensor
+
+from datamodules.files import atomic, within
+from datamodules.rows import read_rows
+from pas_train import commands
+
+if TYPE_CHECKING:
+    from pas_train.cli import PasCLI
+
+
+class EmbeddingWriter(BasePredictionWriter):
+    """Appends batches of embeddings to a Parquet file: key string, embedding fixed_size_list<float32>[D].
+
+    keys: of all images by row. Use as a context: the file is closed at its end.
+    """
+
+    def __init__(self, path: Path, keys: pa.ChunkedArray) -> None:
+        super().__init__("batch")
+        self.path, self.keys = path, keys
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> "EmbeddingWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is None:  # no image: an empty file with the right columns
+            self.append(torch.empty(0, dtype=torch.int64), torch.empty(0, 1))
+        assert self._writer is not None
+        self._writer.close()
+
+    def write_on_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, prediction: tuple[Tensor, Tensor], *_: Any
+    ) -> None:
+        """Appends one batch as a row group."""
+        if len(prediction[0]):
+            self.append(*prediction)
+
+    def append(self, rows: Tensor, embeddings: Tensor) -> None:
+        """int64 [B] rows and float32 [B, D] embeddings."""
+        width = embeddings.shape[1]
+        schema = pa.schema([("key", pa.string()), ("embedding", pa.list_(pa.float32(), width))])
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self.path, schema)
+        values = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.flatten().cpu().numpy()), width)
+        table = pa.table([self.keys.take(pa.array(rows.cpu().numpy())), values], schema=schema)
+        self._writer.write_table(table)
+
+
+def predict(cli: "PasCLI", model: LightningModule, data: LightningDataModule, ckpt_path: str | None) -> None:
+    """Embeds data.source, or the workspace's data set, with a checkpoint's backbone."""
+    output, trainer = cli.options["output"], cast(Any, cli.trainer)
+    if ckpt_path is None:
+        raise ValueError("--ckpt_path is not set; name the checkpoint whose backbone embeds the images")
+    if not Path(ckpt_path).is_file():
+        raise FileNotFoundError(f"--ckpt_path: {ckpt_path} does not exist")
+    source = getattr(data, "source", None)
+    images = read_rows(within(source, cli.workspace) if source else commands.full_manifest(cli.workspace))
+    data.rows = images  # type: ignore[attr-defined]
+    data.source = source or str(cli.workspace)  # type: ignore[attr-defined]
+    model.load_state_dict(torch.load(ckpt_path, map_location="cpu", weights_only=False)["state_dict"])
+    folder = Path(output) if output else cli.workspace / "embeddings" / Path(ckpt_path).stem
+    if trainer.is_global_zero:  # files of an earlier run with more ranks
+        for path in folder.glob("*.parquet"):
+            path.unlink()
+    with atomic(folder / f"{trainer.global_rank:05d}.parquet") as temporary:
+        with EmbeddingWriter(temporary, images.table["key"]) as writer:
+            trainer.callbacks.append(writer)
+            trainer.predict(model, datamodule=data, return_predictions=False)
+    trainer.strategy.barrier()
+    if trainer.is_global_zero:
+        count = sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
+        total = images.table.num_rows
+        left = f"; {total - count} could not be read" if count < total else ""
+        print(f"embeddings  {folder}: {count} of {total} images{left}")
