@@ -1,9 +1,17 @@
 """Parsers that say what is wrong in one short paragraph, not after a page of usage."""
 
+import dataclasses
+import difflib
+import inspect
+import re
 import sys
 import textwrap
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
+import yaml
 from jsonargparse import ArgumentParser
 
 
@@ -13,12 +21,77 @@ def short_error(message: str) -> str:
     return textwrap.fill(f"pas_train: error: {text}", 118, break_long_words=False, break_on_hyphens=False)
 
 
+# What jsonargparse says of a key that it does not know: the key's last part, or all of it.
+UNKNOWN = re.compile(
+    r"Option '(?P<option>[\w.]+)' is not accepted|unrecognized arguments: --(?P<argument>[\w.]+)"
+    r"|does not accept option '(?P<section>[\w.]+)'|Key '(?P<key>[\w.]+)' is not expected"
+)
+
+
+def explain(message: str, known: Sequence[str]) -> str:
+    """The message; for an unknown key with the whole key as the person wrote it, and the keys that are close."""
+    found = UNKNOWN.search(message)
+    if found is None:
+        return message
+    name = next(value for value in found.groups() if value)
+    key, where = _as_written(name)
+    close = difflib.get_close_matches(key.rpartition(".")[2], known, n=3, cutoff=0.7)
+    top = difflib.get_close_matches(key.partition(".")[0], known, n=1, cutoff=0.7) if "." in key else []
+    if not close and top and top[0] != key.partition(".")[0]:
+        close = top
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"unknown key {key}{where}{hint} (--print_config shows every key)"
+
+
+def _as_written(name: str) -> tuple[str, str]:
+    """The full key that ends in `name`, from the command line or from a yaml file of it, and " in FILE"."""
+    for argument in sys.argv[1:]:
+        key = argument.removeprefix("--").partition("=")[0]
+        if argument.startswith("--") and (key == name or key.endswith("." + name)):
+            return key, ""
+    for file, before in zip(sys.argv[2:], sys.argv[1:], strict=False):
+        if before in ("-c", "--config") and Path(file).is_file():
+            with suppress(yaml.YAMLError, OSError):
+                for key in _keys(yaml.safe_load(Path(file).read_text())):
+                    if key == name or key.endswith("." + name):
+                        return key, f" in {file}"
+    return name, ""
+
+
+def _keys(value: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield f"{prefix}{name}"
+            yield from _keys(inner, f"{prefix}{name}.")
+
+
+def _known(parser: Any) -> list[str]:
+    """Every part of every key, those of the data set's pipeline and of our modules included."""
+    names = {part for action in parser._actions for part in str(action.dest).split(".")}
+    classes: list[Any] = []
+    for module, attribute in (
+        ("curation.pipeline", "Curation"), ("datamodules.pretrain", "PretrainDataModule"),
+        ("pas_train.methods", "MoCoV3"), ("curation.clipn_training", "TrainNoBranch"),
+        ("datamodules.captions", "CaptionDataModule"), ("pas_train.evaluation.evaluation", "EvaluationSet"),
+    ):  # fmt: skip
+        if module in sys.modules:  # else its keys cannot have been asked for
+            classes.append(getattr(sys.modules[module], attribute))
+    while classes:
+        kind = classes.pop()
+        names |= set(inspect.signature(kind.__init__).parameters)
+        if dataclasses.is_dataclass(kind):
+            hints = get_type_hints(kind)
+            inner = [hints[item.name] for item in dataclasses.fields(kind)]
+            classes += [c for hint in inner for c in (hint, *get_args(hint)) if dataclasses.is_dataclass(c)]
+    return sorted(names - {"self"})
+
+
 class ShortErrors:
     """Mixin for a jsonargparse parser."""
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Prints the paragraph and ends with status 2."""
-        print(short_error(message), file=sys.stderr)
+        print(short_error(explain(message, _known(self))), file=sys.stderr)
         sys.exit(2)
 
 
@@ -28,7 +101,7 @@ class Parser(ShortErrors, ArgumentParser):
 
 def section_parser(description: str) -> Parser:
     """A parser of the yaml that all commands share; a command adds the sections that it reads."""
-    parser = Parser(description=description, parser_mode="omegaconf", prog="pas_train")
+    parser = Parser(description=description, parser_mode="omegaconf", prog="pas_train", allow_abbrev=False)
     parser.add_argument("-c", "--config", action="config", help="yaml file, or the name of a packaged one")
     parser.add_argument(
         "--workspace", type=str | None, default=None, help="folder of the data set; default runs/<domain>"
