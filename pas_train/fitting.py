@@ -179,5 +179,6 @@ def _track(cli: "PasCLI", loggers: list[Logger], results: dict[str, Any]) -> str
             log_curation(logger, **commands.data_set_pictures(cli.workspace))
         log_results(logger, results["evaluation"])
         logger.finalize("success")
-        where = str(getattr(logger.experiment, "url", None) or getattr(logger.experiment, "dir", ""))
+        run = logger.experiment
+        where = str(Path(run.dir).parent) if run.offline else str(run.url)
     return where

@@ -6,58 +6,57 @@ from typing import Any
 from pas_train.runs import Run
 
 BACKBONES = (("pixels", "raw pixels"), ("untrained", "untrained"), ("trained", "trained"))
+SCORES = (("ood", "bank"), ("ood_general", "general bank"), ("text_gap", "text"), ("removal_order", "order of removal"))
 
 
 def table(figures: dict[str, Any] | None, run: Run, report: Path | None, tracked: str | None) -> str:
     """Lines for the console: the funnel, what was found against a known answer, accuracies, and where things lie."""
     lines = [""]
     if figures is not None:
-        funnel = figures["funnel"]
-        lines.append("images      " + " -> ".join(f"{row['stage']} {row['real'] + row['synthetic']}" for row in funnel))
-        answer = figures.get("answer")
-        if answer:
-            lines += _against_answer(answer)
+        lines += [_funnel(figures["funnel"]), *_against_answer(figures.get("answer") or {})]
     text = accuracies((run.results or {}).get("evaluation", {}))
     lines += [text] if text else []
-    lines.append(f"run         {run.folder}")
+    lines.append(f"{'run':<12}{run.folder}")
     if report is not None:
-        lines.append(f"report      {report}")
+        lines.append(f"{'report':<12}{report}")
     if tracked is not None:
-        lines.append(f"W&B         {tracked}")
+        lines.append(f"{'W&B':<12}{tracked}")
     return "\n".join(lines)
 
 
+def _funnel(funnel: list[dict[str, Any]]) -> str:
+    steps = " -> ".join(f"{row['stage']} {row['real'] + row['synthetic']}" for row in funnel)
+    return f"{'images':<12}{steps}"
+
+
 def accuracies(evaluation: dict[str, Any]) -> str:
-    """A line per data set and protocol."""
+    """A table of accuracies: a line per data set and protocol, a column per backbone."""
+    shown = [(key, title) for key, title in BACKBONES if any(key in backbones for backbones in evaluation.values())]
     lines = []
     for name, backbones in evaluation.items():
         for protocol, label in (("knn", "k-NN"), ("linear", "linear")):
-            parts = [
-                f"{title} {100 * backbones[key][protocol]['top1']:.1f} %"
-                for key, title in BACKBONES
-                if protocol in backbones.get(key, {})
-            ]
-            if parts:
-                lines.append(f"{label:<11} {name}: " + ", ".join(parts))
+            if any(protocol in figures for figures in backbones.values()):
+                cells = (backbones.get(key, {}).get(protocol, {}).get("top1") for key, _ in shown)
+                text = "".join(f"{'-' if cell is None else f'{100 * cell:.1f} %':>12}" for cell in cells)
+                lines.append(f"{f'{label} {name}':<26}{text}")
+    if lines:
+        lines.insert(0, f"{'accuracy':<26}" + "".join(f"{title:>12}" for _, title in shown))
     return "\n".join(lines)
 
 
 def _against_answer(answer: dict[str, Any]) -> list[str]:
+    """What was found of what is known to be in the pool."""
     lines = []
-    duplicates = answer.get("duplicates") or {}
+    duplicates, leaks = answer.get("duplicates") or {}, answer.get("leaks") or {}
     if duplicates.get("recall") is not None:
         lines.append(
-            f"duplicates  recall {duplicates['recall']:.3f}, precision {duplicates['precision']:.3f} "
-            "against the known answer"
+            f"{'duplicates':<12}recall {duplicates['recall']:.3f}, precision {duplicates['precision']:.3f} of "
+            f"{duplicates['pairs_true']} pairs of copies"
         )
-    auroc = answer.get("auroc") or {}
+    auroc = {name: kinds["all"] for name, kinds in (answer.get("auroc") or {}).items() if kinds.get("all") is not None}
     if auroc:
-        lines.append(f"out of dom. AUROC {_number(auroc)} against the known answer")
-    leaks = answer.get("leaks") or {}
+        parts = [f"{title} {auroc[name]:.3f}" for name, title in SCORES if name in auroc]
+        lines.append(f"{'off-domain':<12}AUROC {', '.join(parts)}")
     if leaks.get("planted"):
-        lines.append(f"leaks       {leaks['found']} of {leaks['planted']} planted ones found")
+        lines.append(f"{'leaks':<12}{leaks['found']} of {leaks['planted']} planted copies of test images found")
     return lines
-
-
-def _number(auroc: Any) -> str:
-    return f"{auroc:.3f}" if isinstance(auroc, float) else str(auroc)

@@ -106,7 +106,7 @@ def log_curation(
 
     run = logger.experiment
     rows = [[row["stage"], row["real"], row["synthetic"], row["real"] + row["synthetic"]] for row in funnel]
-    pictures = {f"samples/{fate}": [_picture(image) for image in images] for fate, images in samples.items() if images}
+    pictures = {f"samples/{fate}": _pictures(images) for fate, images in samples.items() if images}
     table = wandb.Table(columns=["stage", "real", "synthetic", "total"], data=rows)
     run.log({"curation/funnel": table, **pictures})
     for stage, _, synthetic, total in rows:
@@ -120,13 +120,14 @@ def log_curation(
     run.config.update({"curated": dict(result)}, allow_val_change=True)
 
 
-def _picture(rgb: np.ndarray) -> Any:
+def _pictures(images: Sequence[np.ndarray]) -> list[Any]:
+    """One after another in W&B's panel, so all on squares of one size."""
     import wandb
-    from PIL import Image
+    from PIL import Image, ImageOps
 
-    image = Image.fromarray(rgb)
-    image.thumbnail((SIDE_PX, SIDE_PX))
-    return wandb.Image(image, file_type="jpg")
+    side = min(SIDE_PX, max(max(image.shape[:2]) for image in images))
+    squares = [ImageOps.pad(Image.fromarray(image), (side, side), color="white") for image in images]
+    return [wandb.Image(square, file_type="jpg") for square in squares]
 
 
 def log_results(logger: "WandbLogger", evaluation: Mapping[str, Mapping[str, Any]]) -> None:
