@@ -25,24 +25,31 @@ class TrainNoBranch(LightningModule):
         pretrained: open_clip's name of the weights, or a file; null for a folder.
         lr: Peak learning rate; a cosine to 0 over all steps, without warm-up.
         weight_decay: Of matrices; biases, norms and gains have none.
+        logit_scale: Factor of the cosines in the losses. CLIPN takes the model's own, 100 in the published ones, and
+            scores with 100; null takes the model's own.
         output: File that is written at the end; null for no_branch.safetensors in the run's folder.
         seed: Of the prompts that a step draws.
     """
 
     encoder: ImageTextEncoder
+    scale: Tensor
 
     def __init__(
         self, model: str = "ViT-B-16", pretrained: str | None = "laion2b_s34b_b88k", lr: float = 3e-4,
-        weight_decay: float = 0.2, output: str | None = None, seed: int = 0,
+        weight_decay: float = 0.2, logit_scale: float | None = 100.0, output: str | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         if lr <= 0:
             raise ValueError(f"model.lr must be positive, got {lr}")
+        if logit_scale is not None and logit_scale <= 0:
+            raise ValueError(f"model.logit_scale must be positive, or null for the model's own, got {logit_scale}")
         encoder = ImageTextEncoder.load(resolve(model), pretrained)
         # The frozen towers are no submodule: they belong neither in checkpoints nor in the optimiser.
         object.__setattr__(self, "encoder", encoder)
         self.prepare = encoder.prepare
         self.branch = NoBranch(encoder.model)
+        own = float(encoder.model.logit_scale.exp())  # type: ignore[operator]
+        self.register_buffer("scale", torch.tensor(logit_scale or own), persistent=False)
         self.lr, self.weight_decay, self.output, self.seed = lr, weight_decay, output, seed
 
     def on_fit_start(self) -> None:
@@ -67,8 +74,7 @@ class TrainNoBranch(LightningModule):
             image, yes, tokens = (cast(Tensor, self.all_gather(value)).flatten(0, 1) for value in (image, yes, tokens))
             no = cast(Tensor, self.all_gather(no, sync_grads=True)).flatten(0, 1)
         same = (tokens[:, None] == tokens[None]).all(dim=-1)
-        scale = encoder.model.logit_scale.exp()  # type: ignore[operator]
-        loss, parts = clipn_losses(image, yes, no, scale, same)
+        loss, parts = clipn_losses(image, yes, no, self.scale, same)
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()})
         return loss

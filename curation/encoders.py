@@ -3,6 +3,7 @@
 import difflib
 import json
 import pickle
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -231,7 +232,9 @@ class CopyDescriptor(_Encoder):
                 "give the file's path"
             )
         try:
-            script = torch.jit.load(path, map_location="cpu")
+            with warnings.catch_warnings():  # TorchScript is SSCD's published format, whatever torch thinks of it
+                warnings.filterwarnings("ignore", ".*torch.jit.*")
+                script = torch.jit.load(path, map_location="cpu").float()
         except RuntimeError as error:
             raise ValueError(f"curation.embed.copy.model: {path} is no TorchScript file ({_brief(error)})") from error
         prepare = Prepare(image_size, True, Image.Resampling.BILINEAR)

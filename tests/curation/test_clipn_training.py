@@ -51,7 +51,7 @@ def fit(model: TrainNoBranch, folder: Path, steps: int = 1, loader: DataLoader |
 
 
 def test_train_no_branch__learns_only_the_no_tower(folder: Path, tmp_path: Path) -> None:
-    model = Watched(str(folder), None, lr=3e-3)
+    model = Watched(str(folder), None, lr=3e-3, logit_scale=10)
     before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
     fit(model, tmp_path, steps=40)
     assert model.losses[-1] < 0.8 * model.losses[0]
@@ -76,10 +76,9 @@ def test_train_no_branch__first_loss_is_that_of_equal_towers(folder: Path, tmp_p
     images, captions = (next(iter(pairs()))[name] for name in ("image", "caption"))
     with torch.no_grad():
         image, text = model.encoder.embed_images(images), model.encoder.embed_texts(captions)
-        scale = model.encoder.model.logit_scale.exp()
     same = torch.eye(4, dtype=torch.bool)
     same[0, 3] = same[3, 0] = True  # the same caption twice
-    expected, parts = clipn_losses(image, text, text, scale, same)
+    expected, parts = clipn_losses(image, text, text, torch.tensor(100.0), same)
     assert float(parts["yes"]) == pytest.approx(float(parts["no"])) == pytest.approx(0.6931, abs=1e-3)
     fit(model, tmp_path)
     assert model.losses == [pytest.approx(float(expected), abs=1e-5)]
@@ -110,7 +109,7 @@ def test_train_no_branch__two_ranks_have_the_gradient_of_the_global_batch(
 ) -> None:
     def begun() -> Watched:
         """With a tower that differs: among equal ones the root in the loss magnifies every rounding."""
-        model, generator = Watched(str(folder), None), torch.Generator().manual_seed(0)
+        model, generator = Watched(str(folder), None, logit_scale=None), torch.Generator().manual_seed(0)
         with torch.no_grad():
             model.branch.text_projection_no.add_(torch.randn(16, 16, generator=generator))
         return model
@@ -131,6 +130,14 @@ def test_train_no_branch__two_ranks_have_the_gradient_of_the_global_batch(
 
     two_ranks(work)
     assert (tmp_path / "ranks" / "no_branch.safetensors").exists()
+
+
+def test_train_no_branch__factor_of_the_cosines(folder: Path) -> None:
+    assert float(TrainNoBranch(str(folder), None).scale) == 100  # of the published models and of the scores
+    own = TrainNoBranch(str(folder), None, logit_scale=None)
+    assert float(own.scale) == pytest.approx(float(own.encoder.model.logit_scale.exp()))
+    with pytest.raises(ValueError, match="model.logit_scale must be positive"):
+        TrainNoBranch(str(folder), None, logit_scale=0)
 
 
 @pytest.mark.parametrize("lr", [0.0, -1.0])
