@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from datamodules.files import within
 from pas_train import commands, predicting
+from pas_train.checkpoints import check_weights, load_weights, read_checkpoint
 from pas_train.evaluation.evaluation import Evaluation
 from pas_train.fitting import Tracking, evaluate_checkpoint, train
 from pas_train.parsing import ShortErrors
@@ -69,13 +70,13 @@ class PasCLI(LightningCLI):
         self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None, **_: Any
     ) -> None:
         """Curates what is missing, trains what is not trained, judges what is not judged, and writes the report."""
+        if ckpt_path is not None:
+            check_weights(model, read_checkpoint(ckpt_path, "to go on from"), ckpt_path)
         built = self.config_init[self.subcommand]
         evaluation: Evaluation = built["evaluation"]
         curation = built.get("curation")
         evaluation.check(self.workspace, made=curation is not None and curation.scenes is not None)
-        for name in ("knn_bank", "knn_queries", "source"):
-            if getattr(datamodule, name, None) is not None:
-                setattr(datamodule, name, str(within(getattr(datamodule, name), self.workspace)))
+        self._place(datamodule)
         data: Any = datamodule
         source = getattr(data, "source", None)
         if curation is not None:
@@ -101,18 +102,19 @@ class PasCLI(LightningCLI):
         self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None, **_: Any
     ) -> None:
         """The online k-NN protocol of a checkpoint."""
-        if ckpt_path is None:
-            raise ValueError("--ckpt_path is not set; name the checkpoint to validate")
-        if not Path(ckpt_path).is_file():
-            raise FileNotFoundError(f"--ckpt_path: {ckpt_path} does not exist")
+        load_weights(model, ckpt_path, "to validate")
         self._place(datamodule)
-        self.trainer.validate(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=False)
+        self.trainer.validate(model, datamodule=datamodule)
 
     def _place(self, datamodule: LightningDataModule) -> None:
         """Makes `workspace:` paths of the data module real."""
         for name in ("knn_bank", "knn_queries", "source"):
             if getattr(datamodule, name, None) is not None:
                 setattr(datamodule, name, str(within(getattr(datamodule, name), self.workspace)))
+
+    def dumped_config(self) -> str:
+        """The configuration with every default, as yaml that --config takes."""
+        return str(self._parser(self.subcommand).dump(self.options, skip_none=False))
 
     def plain_config(self) -> dict[str, Any]:
         """The configuration as plain dictionaries."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from curation.pipeline import Curation
     from curation.workspace import Workspace
 
-OTHERS = ("model", "data", "evaluation", "tracking", "checkpoint", "ckpt_path")
+OTHERS = ("model", "data", "evaluation", "tracking", "checkpoint", "ckpt_path", "weights_only")
 
 
 def workspace_path(workspace: str | None, domain: str | None) -> Path:

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import nn
 
 from pas_train import commands, summary
+from pas_train.checkpoints import load_weights
 from pas_train.runs import Run
 from pas_train.tracking import log_curation, log_results, make_wandb_logger
 
@@ -67,7 +68,7 @@ def attach(cli: "PasCLI", run: Run) -> list[Logger]:
     metrics = CSVLogger(run.folder, name="", version="", flush_logs_every_n_steps=20)
     loggers: list[Logger] = [metrics]
     if trainer.is_global_zero:
-        run.save_config(cli.parser.dump(cli.config, skip_none=False))
+        run.save_config(cli.dumped_config())
         _keep_history(metrics, run)
         if tracking.enabled:
             curation = cli.options.get("curation")
@@ -112,8 +113,10 @@ def fit(trainer: Trainer, model: LightningModule, data: LightningDataModule, run
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             torch.save(backbone_of(model).state_dict(), run.untrained)
         print(f"training    {f'goes on from {start}' if start else 'starts'}: {run.folder}", flush=True)
-    # Our own checkpoint, or one that the person names: it may hold the state of loaders and callbacks.
-    trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it holds untrained.pt
+        # Our own checkpoint, or one that the person names: it may hold the state of loaders and callbacks.
+        trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=False)
     if trainer.interrupted:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
@@ -155,17 +158,12 @@ def evaluate(cli: "PasCLI", model: Any, trained: nn.Module, untrained: nn.Module
 
 def evaluate_checkpoint(cli: "PasCLI", model: LightningModule, ckpt_path: str | None) -> None:
     """The commands `evaluate` and `test`: figures of a checkpoint, printed and kept beside it."""
-    if ckpt_path is None:
-        raise ValueError("--ckpt_path is not set; name the checkpoint to evaluate")
-    if not Path(ckpt_path).is_file():
-        raise FileNotFoundError(f"--ckpt_path: {ckpt_path} does not exist")
-    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=False)
-    model.load_state_dict(checkpoint["state_dict"])
+    checkpoint = load_weights(model, ckpt_path, "to evaluate")
     if cli.trainer.is_global_zero:
         from datamodules.files import write_json
 
         figures = evaluate(cli, model, backbone_of(model), None)
-        path = Path(ckpt_path).with_suffix(".evaluation.json")
+        path = Path(str(ckpt_path)).with_suffix(".evaluation.json")
         write_json(path, {"checkpoint": ckpt_path, "step": checkpoint["global_step"], "evaluation": figures})
         print(summary.accuracies(figures))
         print(f"figures     {path}")

@@ -6,26 +6,25 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
 from datamodules.files import atomic, within
 from datamodules.rows import read_rows
 from pas_train import commands
+from pas_train.checkpoints import load_weights
 
 if TYPE_CHECKING:
     from pas_train.cli import PasCLI
 
 
-class EmbeddingWriter(BasePredictionWriter):
+class EmbeddingWriter(Callback):
     """Appends batches of embeddings to a Parquet file: key string, embedding fixed_size_list<float32>[D].
 
     keys: of all images by row. Use as a context: the file is closed at its end.
     """
 
     def __init__(self, path: Path, keys: pa.ChunkedArray) -> None:
-        super().__init__("batch")
         self.path, self.keys = path, keys
         self._writer: pq.ParquetWriter | None = None
 
@@ -38,12 +37,10 @@ class EmbeddingWriter(BasePredictionWriter):
         assert self._writer is not None
         self._writer.close()
 
-    def write_on_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, prediction: tuple[Tensor, Tensor], *_: Any
-    ) -> None:
-        """Appends one batch as a row group."""
-        if len(prediction[0]):
-            self.append(*prediction)
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        """Appends one batch, the (rows, embeddings) of `predict_step`, as a row group."""
+        if len(outputs[0]):
+            self.append(*outputs)
 
     def append(self, rows: Tensor, embeddings: Tensor) -> None:
         """int64 [B] rows and float32 [B, D] embeddings."""
@@ -59,16 +56,12 @@ class EmbeddingWriter(BasePredictionWriter):
 def predict(cli: "PasCLI", model: LightningModule, data: LightningDataModule, ckpt_path: str | None) -> None:
     """Embeds data.source, or the workspace's data set, with a checkpoint's backbone."""
     output, trainer = cli.options["output"], cast(Any, cli.trainer)
-    if ckpt_path is None:
-        raise ValueError("--ckpt_path is not set; name the checkpoint whose backbone embeds the images")
-    if not Path(ckpt_path).is_file():
-        raise FileNotFoundError(f"--ckpt_path: {ckpt_path} does not exist")
+    load_weights(model, ckpt_path, "whose backbone embeds the images")
     source = getattr(data, "source", None)
     images = read_rows(within(source, cli.workspace) if source else commands.full_manifest(cli.workspace))
     data.rows = images  # type: ignore[attr-defined]
     data.source = source or str(cli.workspace)  # type: ignore[attr-defined]
-    model.load_state_dict(torch.load(ckpt_path, map_location="cpu", weights_only=False)["state_dict"])
-    folder = Path(output) if output else cli.workspace / "embeddings" / Path(ckpt_path).stem
+    folder = Path(output) if output else cli.workspace / "embeddings" / Path(str(ckpt_path)).stem
     if trainer.is_global_zero:  # files of an earlier run with more ranks
         for path in folder.glob("*.parquet"):
             path.unlink()
