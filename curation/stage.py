@@ -62,6 +62,10 @@ class Stage(ABC):
         """Raises what is wrong with the settings before any stage starts."""
         return None
 
+    def check_ready(self, context: Context) -> None:
+        """Raises what only the finished earlier stages can tell, before a result of an earlier run is cleared."""
+        return None
+
     @abstractmethod
     def run(self, context: Context) -> dict[str, Any]:
         """Does the work on all ranks."""
@@ -100,6 +104,7 @@ def run_stage(stage: Stage, context: Context) -> bool:
         session.barrier()
         return False
     context.say(f"{stage.name:<10} {_why(record, print_, folder)}")
+    session.on_zero(lambda: stage.check_ready(context))
     session.on_zero(lambda: _begin(folder, print_))
     began = time.time()
     result = stage.run(context)

@@ -35,19 +35,27 @@ class Select(Stage):
         if self.target_size is not None and self.target_size < 1:
             raise ValueError(f"curation.select.target_size must be at least 1, got {self.target_size}")
 
+    def check_ready(self, context: Context) -> None:
+        """So many images must be left."""
+        if self.target_size is not None:
+            left = sum(reason is None for reason in drop_reasons(self._ledger(context)))
+            size_within(self.target_size, left, "curation.select.target_size")
+
+    def _ledger(self, context: Context) -> pa.Table:
+        return read_ledger(context.workspace, [name for name in self.reads if name in context.stages])
+
     def run(self, context: Context) -> dict[str, Any]:
         """Writes front, removal_rank, keep, drop_reason of every row, and dataset/full."""
         return context.session.on_zero(lambda: self._run(context.workspace, context))
 
     def _run(self, workspace: Workspace, context: Context) -> dict[str, Any]:
-        used = [name for name in self.reads if name in context.stages]
-        ledger = read_ledger(workspace, used)
+        ledger = self._ledger(context)
         reasons = drop_reasons(ledger)
         rows = np.flatnonzero(np.equal(reasons, np.array(None)))
         order, fronts, scores = order_rows(ledger, rows)
         cut, knees = knee_cut(scores, fronts, self.sensitivity)
         if self.target_size is not None:
-            cut = len(rows) - size_within(self.target_size, len(rows), "curation.select.target_size")
+            cut = len(rows) - self.target_size  # check_ready: not more than there are
         front = np.full(ledger.num_rows, -1, np.int32)
         rank = np.full(ledger.num_rows, -1, np.int64)
         front[rows] = fronts
