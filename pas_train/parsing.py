@@ -32,15 +32,36 @@ def explain(message: str, known: Sequence[str]) -> str:
     """The message; for an unknown key with the whole key as the person wrote it, and the keys that are close."""
     found = UNKNOWN.search(message)
     if found is None:
-        return message
+        return _damaged_yaml() or message
     name = next(value for value in found.groups() if value)
     key, where = _as_written(name)
-    close = difflib.get_close_matches(key.rpartition(".")[2], known, n=3, cutoff=0.7)
-    top = difflib.get_close_matches(key.partition(".")[0], known, n=1, cutoff=0.7) if "." in key else []
-    if not close and top and top[0] != key.partition(".")[0]:
-        close = top
+    mistaken = [part for part in key.split(".") if part not in known]  # the first that is close to another one
+    close = next((c for part in mistaken if (c := difflib.get_close_matches(part, known, n=3, cutoff=0.7))), [])
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return f"unknown key {key}{where}{hint} (--print_config shows every key)"
+
+
+def _config_files() -> Iterator[str]:
+    """The yaml files of the command line."""
+    for file, before in zip(sys.argv[2:], sys.argv[1:], strict=False):
+        if before in ("-c", "--config"):
+            yield file
+    yield from (argument.removeprefix("--config=") for argument in sys.argv[1:] if argument.startswith("--config="))
+
+
+def _damaged_yaml() -> str | None:
+    """What is wrong with a file of the command line that is no yaml of keys; the parser's message lacks its name."""
+    for file in _config_files():
+        try:
+            content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        except yaml.MarkedYAMLError as error:
+            place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+            return f"--config {file} is no valid yaml ({place}{error.problem}); correct that line"
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            return f"--config {file} cannot be read as yaml ({error})"
+        if not isinstance(content, dict | None):
+            return f"--config {file} holds no keys; expected lines such as `workspace: runs/mine`"
+    return None
 
 
 def _as_written(name: str) -> tuple[str, str]:
@@ -49,8 +70,8 @@ def _as_written(name: str) -> tuple[str, str]:
         key = argument.removeprefix("--").partition("=")[0]
         if argument.startswith("--") and (key == name or key.endswith("." + name)):
             return key, ""
-    for file, before in zip(sys.argv[2:], sys.argv[1:], strict=False):
-        if before in ("-c", "--config") and Path(file).is_file():
+    for file in _config_files():
+        if Path(file).is_file():
             with suppress(yaml.YAMLError, OSError):
                 for key in _keys(yaml.safe_load(Path(file).read_text())):
                     if key == name or key.endswith("." + name):
@@ -67,7 +88,9 @@ def _keys(value: Any, prefix: str = "") -> Iterator[str]:
 
 def _known(parser: Any) -> list[str]:
     """Every part of every key, those of the data set's pipeline and of our modules included."""
-    names = {part for action in parser._actions for part in str(action.dest).split(".")}
+    below = [sub for action in parser._actions for sub in (getattr(action, "_name_parser_map", None) or {}).values()]
+    actions = [action for one in (parser, *below) for action in one._actions]
+    names = {part for action in actions for part in str(action.dest).split(".")}
     classes: list[Any] = []
     for module, attribute in (
         ("curation.pipeline", "Curation"), ("datamodules.pretrain", "PretrainDataModule"),
