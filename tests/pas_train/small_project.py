@@ -82,10 +82,21 @@ def refused(capsys: pytest.CaptureFixture[str], command: str, home: Path, worksp
     """What a command says that ends with an error: one paragraph on stderr, returned as one line."""
     capsys.readouterr()
     assert pas(command, home, workspace, *more) != 0
-    said = capsys.readouterr().err.strip()
-    assert "Traceback" not in said and "\n\n" not in said and len(said.splitlines()) <= 6, said
-    assert said.startswith("pas_train: error: "), said
+    before, begin, said = capsys.readouterr().err.strip().rpartition("pas_train: error: ")
+    assert begin and "Traceback" not in before, before + said
+    assert "\n\n" not in said and len(said.splitlines()) <= 6, said
     return " ".join(said.split())
+
+
+def run_of(workspace: Path) -> Path:
+    """The folder of the one training of a workspace."""
+    (folder,) = (workspace / "training").iterdir()
+    return folder
+
+
+def last(workspace: Path) -> Path:
+    """Its newest checkpoint."""
+    return run_of(workspace) / "checkpoints" / "last.ckpt"
 
 
 class KilledMidway(Callback):

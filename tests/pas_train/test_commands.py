@@ -18,29 +18,10 @@ import yaml
 from datamodules.decoding import decode_rgb
 from datamodules.labelled import LIMITS, centre_crop
 from pas_train.methods import MoCoV3
-from tests.pas_train.small_project import pas, save_project, settings
+from tests.pas_train.small_project import last, pas, run_of, settings
 
 STEPS = 10  # two epochs of 40 kept images, eight a batch
 Said = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_project(tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture(scope="module")
-def fitted(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    workspace = tmp_path_factory.mktemp("fitted") / "ws"
-    assert pas("fit", home, workspace) == 0
-    return workspace
-
-
-@pytest.fixture
-def curated(fitted: Path, tmp_path: Path) -> Path:
-    """The fitted workspace's data set, without a training."""
-    shutil.copytree(fitted, tmp_path / "ws", ignore=shutil.ignore_patterns("training"))
-    return tmp_path / "ws"
 
 
 @pytest.fixture
@@ -49,15 +30,6 @@ def signals() -> Iterator[None]:
     before = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-def run_of(workspace: Path) -> Path:
-    (folder,) = (workspace / "training").iterdir()
-    return folder
-
-
-def last(workspace: Path) -> Path:
-    return run_of(workspace) / "checkpoints" / "last.ckpt"
 
 
 def logged_steps(workspace: Path, name: str = "train/loss") -> list[int]:

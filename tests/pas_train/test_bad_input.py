@@ -1,0 +1,208 @@
+"""Mistakes end with one paragraph that names the key or the file and the remedy, and with nothing lost."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from tests.pas_train.small_project import last, refused, settings
+
+Said = pytest.CaptureFixture[str]
+
+
+def changed(home: Path, folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """A folder with small.yaml after a change of its values."""
+    values = settings(home)
+    change(values)
+    (folder / "small.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("command", ["fit", "curate", "evaluate", "validate", "predict"])
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("--curation.duplicates.treshold", "unknown key curation.duplicates.treshold; did you mean threshold?"),
+        ("--workspac", "unknown key workspac; did you mean workspace?"),
+    ],
+)
+def test_unknown_key__on_the_command_line(
+    home: Path, tmp_path: Path, capsys: Said, command: str, key: str, message: str
+) -> None:
+    assert message in refused(capsys, command, home, tmp_path / "ws", key, "0.5")
+    assert not (tmp_path / "ws").exists()
+
+
+@pytest.mark.parametrize("command", ["fit", "curate", "select", "trace"])
+def test_unknown_key__at_the_top_of_a_yaml(home: Path, tmp_path: Path, capsys: Said, command: str) -> None:
+    changed(home, tmp_path, lambda values: values.update(curration={"domain": "cats"}))
+    more = {"select": ["--size", "5"], "trace": ["a.png"]}.get(command, [])
+    said = refused(capsys, command, tmp_path, tmp_path / "ws", *more)
+    assert f"unknown key curration.domain in {tmp_path}/small.yaml; did you mean curation?" in said
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "message"),
+    [
+        ("model", "temprature", "unknown key model.init_args.temprature in {file}; did you mean temperature"),
+        ("data", "batchsize", "unknown key data.init_args.batchsize in {file}; did you mean batch_size?"),
+    ],
+)
+def test_unknown_key__in_a_section_of_a_yaml(
+    home: Path, tmp_path: Path, capsys: Said, section: str, key: str, message: str
+) -> None:
+    changed(home, tmp_path, lambda values: values[section]["init_args"].update({key: 1}))
+    said = refused(capsys, "fit", tmp_path, tmp_path / "ws")
+    assert message.format(file=tmp_path / "small.yaml") in said
+
+
+def test_unknown_key__in_a_stage_of_a_yaml(home: Path, tmp_path: Path, capsys: Said) -> None:
+    changed(home, tmp_path, lambda values: values["curation"]["embed"].update(chunkrows=3))
+    for command in ("fit", "curate"):
+        said = refused(capsys, command, tmp_path, tmp_path / "ws")
+        assert f"unknown key curation.embed.chunkrows in {tmp_path}/small.yaml; did you mean chunk_rows?" in said
+
+
+def test_wrong_type__names_key_and_value(home: Path, tmp_path: Path, capsys: Said) -> None:
+    said = refused(capsys, "fit", home, tmp_path / "ws", "--trainer.max_epochs", "many")
+    assert "trainer.max_epochs" in said and "many" in said
+    said = refused(capsys, "curate", home, tmp_path / "ws", "--curation.duplicates.threshold", "high")
+    assert "threshold" in said and "high" in said
+
+
+def test_yaml__that_is_damaged_is_named(home: Path, tmp_path: Path, capsys: Said) -> None:
+    wrong = {
+        "model: [1, 2\n": "is no valid yaml (line 2",
+        "a:\n\t- 1\n": "is no valid yaml (line 2",
+        "words\n": "holds no keys",
+    }
+    for text, message in wrong.items():
+        (tmp_path / "small.yaml").write_text(text)
+        for command in ("fit", "curate"):
+            assert f"--config {tmp_path}/small.yaml {message}" in refused(capsys, command, tmp_path, tmp_path / "ws")
+
+
+@pytest.mark.parametrize("command", ["fit", "curate"])
+def test_pool__missing_empty_or_broken(home: Path, tmp_path: Path, capsys: Said, command: str) -> None:
+    said = refused(capsys, command, home, tmp_path / "ws", "--pool", tmp_path / "nowhere")
+    assert f"pool: {tmp_path}/nowhere does not exist; give a folder of images" in said
+    (tmp_path / "empty").mkdir()
+    said = refused(capsys, command, home, tmp_path / "ws2", "--pool", tmp_path / "empty")
+    assert f"pool: {tmp_path}/empty holds no image" in said
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "a.jpg").write_bytes(b"\xff\xd8\xff")
+    said = refused(capsys, command, home, tmp_path / "ws3", "--pool", tmp_path / "broken")
+    assert "pool: none of the 1 images" in said
+
+
+def test_pool__not_given(home: Path, tmp_path: Path, capsys: Said) -> None:
+    changed(home, tmp_path, lambda values: values.pop("pool"))
+    assert "pool is not set; give --pool" in refused(capsys, "fit", tmp_path, tmp_path / "ws")
+
+
+@pytest.mark.parametrize("command", ["fit", "curate"])
+def test_workspace__that_cannot_be_written(home: Path, tmp_path: Path, capsys: Said, command: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    for workspace in (tmp_path / "file", tmp_path / "file" / "below"):
+        said = refused(capsys, command, home, workspace)
+        assert f"workspace: {workspace} cannot be written" in said and "--workspace" in said
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", ["fit", "curate"])
+def test_workspace__of_another_configuration(home: Path, fitted: Path, capsys: Said, command: str) -> None:
+    before = contents(fitted)
+    said = refused(capsys, command, home, fitted, "--curation.domain", "cats")
+    assert "holds the data set of another configuration (domain 'patterns', not 'cats')" in said
+    assert contents(fitted) == before
+
+
+@pytest.mark.parametrize("command", ["report", "select", "trace"])
+def test_workspace__that_holds_nothing(home: Path, tmp_path: Path, capsys: Said, command: str) -> None:
+    more = {"report": [], "select": ["--size", "5"], "trace": ["a.png"]}[command]
+    said = refused(capsys, command, home, tmp_path / "ws", *more)
+    assert str(tmp_path / "ws") in said and "curate" in said
+    assert not (tmp_path / "ws").exists()
+
+
+def test_weights__missing(home: Path, tmp_path: Path, capsys: Said) -> None:
+    said = refused(capsys, "curate", home, tmp_path / "ws", "--curation.embed.copy.model", "nowhere.pt")
+    assert "curation.embed.copy.model: nowhere.pt does not exist" in said
+    said = refused(capsys, "curate", home, tmp_path / "ws", "--curation.embed.image_text.model", tmp_path / "clip")
+    assert "curation.embed.image_text.model" in said and str(tmp_path / "clip") in said
+    assert not (tmp_path / "ws" / "columns").exists()
+
+
+def test_concepts__blank_and_repeated_lines(home: Path, tmp_path: Path, capsys: Said) -> None:
+    (tmp_path / "list.txt").write_text("apple\n\nbanana\nApple\n")
+    said = refused(capsys, "fit", home, tmp_path / "ws", "--curation.concepts.file", tmp_path / "list.txt")
+    assert f"curation.concepts.file: {tmp_path}/list.txt has blank lines 2 and repeated lines 4" in said
+
+
+def test_target_size__beyond_the_pool(home: Path, curated: Path, capsys: Said) -> None:
+    before = contents(curated)
+    said = refused(capsys, "curate", home, curated, "--curation.select.target_size", "1000")
+    assert "curation.select.target_size is 1000, but only 40" in said
+    assert "--size is 41, but only 40" in refused(capsys, "select", home, curated, "--size", "41")
+    assert contents(curated) == before
+
+
+def test_trace__unknown_key_suggests(home: Path, fitted: Path, capsys: Said) -> None:
+    assert "did you mean 005.png" in refused(capsys, "trace", home, fitted, "0005.png")
+
+
+def test_select__without_a_size(home: Path, fitted: Path, capsys: Said) -> None:
+    assert "size" in refused(capsys, "select", home, fitted)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "test", "validate", "predict"])
+def test_checkpoint__not_given_or_of_another_model(home: Path, fitted: Path, capsys: Said, command: str) -> None:
+    before = contents(fitted)
+    assert "--ckpt_path is not set; name the checkpoint" in refused(capsys, command, home, fitted)
+    more = ["--ckpt_path", last(fitted), "--model.init_args.projector_hidden", "24"]
+    said = refused(capsys, command, home, fitted, *more)
+    assert "was not trained with this model section: it has in another shape" in said
+    assert contents(fitted) == before
+
+
+def test_checkpoint__missing_or_damaged(home: Path, fitted: Path, tmp_path: Path, capsys: Said) -> None:
+    said = refused(capsys, "evaluate", home, fitted, "--ckpt_path", tmp_path / "no.ckpt")
+    assert f"--ckpt_path: {tmp_path}/no.ckpt does not exist" in said
+    (tmp_path / "page.ckpt").write_text("<html>404")
+    (tmp_path / "cut.ckpt").write_bytes(last(fitted).read_bytes()[:5000])
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "other.ckpt")
+    for name, message in (("page", "cannot be read"), ("cut", "cannot be read"), ("other", "holds no state")):
+        said = refused(capsys, "evaluate", home, fitted, "--ckpt_path", tmp_path / f"{name}.ckpt")
+        assert f"--ckpt_path: {tmp_path}/{name}.ckpt {message}" in said
+
+
+def test_fit__checkpoint_of_another_model_is_refused_before_the_curation(
+    home: Path, fitted: Path, tmp_path: Path, capsys: Said
+) -> None:
+    more = ["--ckpt_path", last(fitted), "--model.init_args.backbone", "resnet10t"]
+    assert "it lacks" in refused(capsys, "fit", home, tmp_path / "ws", *more)
+    assert "does not exist" in refused(capsys, "fit", home, tmp_path / "ws", "--ckpt_path", "no.ckpt")
+    assert not (tmp_path / "ws").exists()
+
+
+def test_evaluation__wrong_settings_are_named_before_the_curation(home: Path, tmp_path: Path, capsys: Said) -> None:
+    said = refused(capsys, "fit", home, tmp_path / "ws", "--evaluation.baselines", "[pixel]")
+    assert "evaluation.baselines: pixel is unknown; choices: pixels, untrained" in said
+    values = f"[{{name: a, train: {home}/train, test: {tmp_path}/nowhere}}]"
+    said = refused(capsys, "fit", home, tmp_path / "ws", "--evaluation.datasets", values)
+    assert f"evaluation.datasets: {tmp_path}/nowhere of 'a' does not exist" in said
+    assert not (tmp_path / "ws").exists()
+
+
+def test_data__batch_larger_than_the_data_set(home: Path, fitted: Path, curated: Path, capsys: Said) -> None:
+    shutil.rmtree(curated / "report")
+    said = refused(capsys, "fit", home, curated, "--data.init_args.batch_size", "64", "--tracking.enabled", "false")
+    assert "data.batch_size is 64, but" in said and "only 40 images" in said
