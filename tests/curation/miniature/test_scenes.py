@@ -1,0 +1,190 @@
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from curation.miniature import weights_folder
+from curation.miniature.drawing import LETTERS, NAMES, SIDE, altered, card, digit, glyphs, other, written
+from curation.miniature.scenes import SHARD_SIZE, make_scenes, split_glyphs
+from datamodules.decoding import ImageLimits, RefusedImage, decode_rgb
+from datamodules.indexing import index_pool
+
+COUNT = 420
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    make_scenes(folder, seed=3, images=COUNT)
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def pool_images(folder: Path) -> dict[str, bytes]:
+    """Key -> the bytes of the image file."""
+    images = {}
+    for shard in sorted((folder / "pool").glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                key, _, ext = member.name.partition(".")
+                if ext not in ("txt", "json"):
+                    file = tar.extractfile(member)
+                    assert file is not None
+                    images[key] = file.read()
+    return images
+
+
+def test_make_scenes__same_seed_same_bytes(scenes: Path, tmp_path: Path) -> None:
+    make_scenes(tmp_path / "again", seed=3, images=COUNT)
+    assert files(tmp_path / "again") == files(scenes)
+
+
+def test_make_scenes__another_seed_gives_other_images(scenes: Path, tmp_path: Path) -> None:
+    make_scenes(tmp_path / "other", seed=4, images=60)
+    shared = set(pool_images(tmp_path / "other").values()) & set(pool_images(scenes).values())
+    assert len(shared) <= 5  # an empty file, a page and a few others that no draw goes into
+    mine, theirs = (files(folder / "test") for folder in (scenes, tmp_path / "other"))
+    assert set(mine) == set(theirs) and not set(mine.values()) & set(theirs.values())
+
+
+def test_make_scenes__holds_every_kind_in_its_share(scenes: Path) -> None:
+    truth = pq.read_table(scenes / "truth.parquet")
+    kinds = truth["kind"].to_pylist()
+    counts = {kind: kinds.count(kind) for kind in set(kinds)}
+    assert set(counts) == {"photo", "duplicate", "ood", "ood_text", "text_only", "leak", "broken"}
+    assert counts["photo"] == COUNT * 0.5 and counts["leak"] == round(COUNT * 0.03)
+    assert counts["ood"] + counts["ood_text"] + counts["text_only"] == COUNT * 0.3
+    inside = {kind for kind, domain in zip(kinds, truth["in_domain"].to_pylist(), strict=True) if domain}
+    assert inside == {"photo", "duplicate", "leak"}
+    groups = {kind: {row["group"] for row in truth.to_pylist() if row["kind"] == kind} for kind in counts}
+    assert groups["duplicate"] < groups["photo"]  # every copy has its original
+
+
+def test_make_scenes__pool_is_what_the_truth_says(scenes: Path) -> None:
+    truth, index = pq.read_table(scenes / "truth.parquet"), index_pool(scenes / "pool")
+    assert sorted(truth["key"].to_pylist()) == index["key"].to_pylist()
+    assert len(list((scenes / "pool").glob("*.tar"))) == -(-truth.num_rows // SHARD_SIZE) == 2
+    assert None not in index["caption"].to_pylist() and None not in index["url"].to_pylist()
+    images, refused = pool_images(scenes), set()
+    for key, kind in zip(truth["key"].to_pylist(), truth["kind"].to_pylist(), strict=True):
+        try:
+            decode_rgb(images[key], ImageLimits())
+        except RefusedImage as error:
+            assert kind == "broken"
+            refused.add(error.reason)
+        else:
+            assert kind != "broken"
+    assert refused >= {"empty", "not_an_image", "truncated", "too_small", "extreme_aspect", "too_large", "flat_colour"}
+
+
+def test_make_scenes__leaks_are_copies_of_test_images(scenes: Path) -> None:
+    tests = {path.read_bytes() for path in (scenes / "test").rglob("*.png")}
+    assert tests == {path.read_bytes() for path in (scenes / "leak").glob("*.png")}
+    truth, images = pq.read_table(scenes / "truth.parquet").to_pylist(), pool_images(scenes)
+    tiny = {path.stem: small(Image.open(path)) for path in (scenes / "leak").glob("*.png")}
+    nearest = [
+        min(tiny, key=lambda name: np.abs(tiny[name] - small(Image.open(io.BytesIO(images[row["key"]])))).mean())
+        == row["group"]
+        for row in truth
+        if row["kind"] == "leak"
+    ]
+    assert np.mean(nearest) > 0.8  # the altered copy is nearest to its own test image
+
+
+def small(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB").resize((8, 8), Image.Resampling.BOX), np.float32)
+
+
+def test_split_glyphs__no_handwritten_digit_is_in_two_parts(scenes: Path) -> None:
+    pool, train, test = split_glyphs()
+    assert sorted([*pool, *train, *test]) == list(range(len(glyphs()[1])))
+    for rows, name in ((train, "train"), (test, "test")):  # and the labelled sets hold each of theirs once
+        made = [path.parent.name for path in sorted((scenes / name).rglob("*.png"), key=lambda path: path.stem)]
+        assert made == [NAMES[glyphs()[1][row]] for row in rows]
+
+
+def test_digit__shows_its_row_and_names_it() -> None:
+    for row in (0, 1, 700):
+        scene = digit(np.random.default_rng(0), row)
+        assert scene.image.size == (SIDE, SIDE) and scene.image.mode == "RGB"
+        assert scene.caption == f"the handwritten digit {NAMES[glyphs()[1][row]]}"
+    one, two = (np.asarray(digit(np.random.default_rng(0), row).image, int) for row in (0, 1))
+    assert np.abs(one - two).max() > 50  # the same ground and colour, another stroke
+
+
+def test_other__never_shows_a_digit() -> None:
+    captions = {other(np.random.default_rng(seed)).caption for seed in range(200)}
+    assert not any(name in caption.split() for caption in captions for name in NAMES)
+    assert {caption.split()[1] for caption in captions} == {"plain", "printed", "drawing"}
+    assert not set(LETTERS) & set("OISZBGLQDCUV")
+
+
+def test_written__leaves_a_white_band_with_black_on_it() -> None:
+    base = Image.new("RGB", (SIDE, SIDE), (90, 120, 40))
+    pixels = np.asarray(written(np.random.default_rng(0), base, "seven"))
+    band = np.flatnonzero((pixels != (90, 120, 40)).any(axis=(1, 2)))
+    assert 10 < len(band) < SIDE / 2 and np.array_equal(band, np.arange(band[0], band[-1] + 1))
+    assert (pixels[band].max(axis=2) < 60).any() and (pixels[band] == 255).all(axis=2).mean() > 0.5
+
+
+def test_altered__every_change_leaves_a_decodable_picture() -> None:
+    rng = np.random.default_rng(0)
+    original = digit(rng, 5).image
+    sizes = set()
+    for _ in range(40):
+        copy, quality = altered(rng, original)
+        assert copy.mode == "RGB" and 30 <= quality <= 95 and min(copy.size) >= SIDE // 2
+        sizes.add(copy.size)
+    assert len(sizes) > 5
+
+
+@pytest.mark.skipif(not (weights_folder() / "image-text").is_dir(), reason="the miniature models are not there")
+def test_weights__tell_digits_from_other_scenes() -> None:
+    from sklearn.metrics import roc_auc_score
+    from torch import from_numpy, inference_mode
+
+    from curation.encoders import ImageTextEncoder
+    from curation.ood import ood_scores
+
+    rng = np.random.default_rng(11)
+    rows = split_glyphs()[0]  # digits that no model was trained on
+    images = [digit(rng, int(row)).image for row in rows[:80]] + [other(rng).image for _ in range(80)]
+    encoder = ImageTextEncoder.load(str(weights_folder() / "image-text"))
+    words = [f"a photo of a the handwritten digit {name}." for name in NAMES]
+    with inference_mode():
+        batch = from_numpy(np.stack([encoder.prepare(np.asarray(image)) for image in images]))
+        scores = ood_scores(encoder.embed_images(batch), encoder.embed_texts(words), encoder.embed_no_texts(words))
+    assert roc_auc_score([0] * 80 + [1] * 80, scores) > 0.9
+
+
+@pytest.mark.skipif(not any(weights_folder().glob("copy-descriptor*")), reason="the miniature models are not there")
+def test_weights__tell_copies_from_other_digits() -> None:
+    from torch import from_numpy, inference_mode
+
+    from curation.encoders import CopyDescriptor
+
+    rng = np.random.default_rng(11)
+    originals = [digit(rng, int(row)).image for row in split_glyphs()[0][:60]]
+    copies = [altered(rng, image)[0] for image in originals]
+    (path,) = weights_folder().glob("copy-descriptor*")
+    descriptor = CopyDescriptor.load(str(path), 64)
+    with inference_mode():
+        first, second = (
+            descriptor.embed_images(from_numpy(np.stack([descriptor.prepare(np.asarray(image)) for image in images])))
+            for images in (originals, copies)
+        )
+    nearest = (second @ first.T).argmax(dim=1)
+    assert (nearest.numpy() == np.arange(60)).mean() > 0.9
+
+
+def test_card__is_a_word_on_one_colour() -> None:
+    pixels = np.asarray(card(np.random.default_rng(1), "menu")).reshape(-1, 3)
+    colours, counts = np.unique(pixels, axis=0, return_counts=True)
+    assert counts.max() > 0.4 * len(pixels)
