@@ -1,0 +1,96 @@
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from pas_train.evaluation.evaluation import Evaluation, EvaluationSet
+
+MEAN = STD = (0.5, 0.5, 0.5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Red and blue images; those of the test set lie between the training set's shades."""
+    folder = tmp_path_factory.mktemp("sets")
+    for name, shades in (("train", (90, 150, 210)), ("test", (120, 180))):
+        for label, channel in (("blue", 2), ("red", 0)):
+            (folder / name / label).mkdir(parents=True)
+            for shade in shades:
+                colour = [10, 10, 10]
+                colour[channel] = shade
+                Image.new("RGB", (12, 12), tuple(colour)).save(folder / name / label / f"{shade}.png")
+    return folder
+
+
+class Mean(nn.Module):
+    """The mean of each colour; or, blind, of none."""
+
+    def __init__(self, blind: bool = False) -> None:
+        super().__init__()
+        self.blind = blind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        means = x.mean(dim=(2, 3))
+        return torch.ones_like(means) if self.blind else means
+
+
+def run(evaluation: Evaluation, workspace: Path, untrained: nn.Module | None = None) -> dict:
+    return evaluation.run(Mean(), untrained, MEAN, STD, torch.device("cpu"), workspace, 8)
+
+
+def colours(folder: Path, name: str = "colours", **more: str) -> EvaluationSet:
+    return EvaluationSet(name, str(folder / "train"), str(folder / "test"), **more)
+
+
+def test_evaluation__a_figure_for_every_set_backbone_and_protocol(folder: Path, tmp_path: Path) -> None:
+    evaluation = Evaluation([colours(folder), colours(folder, "again")], linear_epochs=60)
+    figures = run(evaluation, tmp_path, Mean(blind=True))
+    assert figures["colours"] == figures["again"]
+    assert figures["colours"] == {
+        "trained": {"knn": {"top1": 1.0}, "linear": {"top1": 1.0}},
+        "untrained": {"knn": {"top1": 0.5}, "linear": {"top1": 0.5}},
+        "pixels": {"knn": {"top1": 1.0}, "linear": {"top1": 1.0}},
+    }
+
+
+def test_evaluation__protocols_and_baselines_can_be_left_out(folder: Path, tmp_path: Path) -> None:
+    evaluation = Evaluation([colours(folder)], baselines=[], linear_epochs=0)
+    assert run(evaluation, tmp_path, Mean()) == {"colours": {"trained": {"knn": {"top1": 1.0}}}}
+    evaluation = Evaluation([colours(folder)], linear_epochs=0)
+    assert set(run(evaluation, tmp_path)["colours"]) == {"trained", "pixels"}  # no backbone before training
+
+
+def test_evaluation__more_neighbours_than_images(folder: Path, tmp_path: Path) -> None:
+    figures = run(Evaluation([colours(folder)], [], linear_epochs=0, knn_k=100), tmp_path)
+    assert figures["colours"]["trained"]["knn"]["top1"] == 1.0  # six votes, three a class: the nearest decides
+
+
+def test_evaluation__sets_as_csv_and_in_the_workspace(folder: Path, tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        with open(tmp_path / f"{name}.csv", "w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["path", "colour"])
+            rows.writerows([path, path.parent.name] for path in sorted((folder / name).rglob("*.png")))
+    item = EvaluationSet("csv", "workspace:train.csv", "workspace:test.csv", label_column="colour")
+    assert run(Evaluation([item], [], linear_epochs=0), tmp_path)["csv"]["trained"]["knn"]["top1"] == 1.0
+
+
+def test_evaluation__test_class_that_training_lacks_is_an_error(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "green").mkdir()
+    Image.new("RGB", (12, 12), "green").save(tmp_path / "green" / "a.png")
+    item = EvaluationSet("colours", str(folder / "train"), str(tmp_path))
+    with pytest.raises(ValueError, match=r"evaluation\.datasets 'colours': test .*lack: green"):
+        run(Evaluation([item]), tmp_path)
+
+
+def test_check__names_what_is_wrong(folder: Path, tmp_path: Path) -> None:
+    Evaluation([colours(folder)]).check(tmp_path)
+    with pytest.raises(ValueError, match=r"evaluation\.baselines: pixel is unknown; choices: pixels, untrained"):
+        Evaluation(baselines=["pixel"]).check(tmp_path)
+    missing = Evaluation([EvaluationSet("a", str(folder / "train"), "workspace:made/test")])
+    with pytest.raises(FileNotFoundError, match=r"evaluation\.datasets: .*made/test of 'a' does not exist"):
+        missing.check(tmp_path)
+    missing.check(tmp_path, made=True)  # the curation has yet to make it
