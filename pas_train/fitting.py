@@ -47,7 +47,7 @@ def train(cli: "PasCLI", model: LightningModule, data: LightningDataModule, run:
         if zero:
             print(f"training    finished before: {run.folder}")
     else:
-        loggers = attach(cli, run)
+        loggers = attach(cli, run, ckpt_path or run.last)
         if not run.trained:
             fit(trainer, model, data, run, ckpt_path)
         if zero:
@@ -62,14 +62,17 @@ def train(cli: "PasCLI", model: LightningModule, data: LightningDataModule, run:
         print(summary.table(figures, run, report, tracked))
 
 
-def attach(cli: "PasCLI", run: Run) -> list[Logger]:
-    """Gives the trainer this run's folder, checkpoints and loggers: metrics.csv, then W&B where it is wanted."""
+def attach(cli: "PasCLI", run: Run, start: str | Path | None) -> list[Logger]:
+    """Gives the trainer this run's folder, checkpoints and loggers: metrics.csv, then W&B where it is wanted.
+
+    start: the checkpoint that the training goes on from, if there is one.
+    """
     trainer, tracking = cli.trainer, cli.config_init[cli.subcommand]["tracking"]
     metrics = CSVLogger(run.folder, name="", version="", flush_logs_every_n_steps=20)
     loggers: list[Logger] = [metrics]
     if trainer.is_global_zero:
         run.save_config(cli.dumped_config())
-        _keep_history(metrics, run)
+        keep_history(metrics, run, start)
         if tracking.enabled:
             curation = cli.options.get("curation")
             config = {**cli.plain_config(), "data_set": {"source": str(run.source), "identity": run.data_identity}}
@@ -89,12 +92,12 @@ def attach(cli: "PasCLI", run: Run) -> list[Logger]:
     return loggers
 
 
-def _keep_history(logger: CSVLogger, run: Run) -> None:
+def keep_history(logger: CSVLogger, run: Run, start: str | Path | None) -> None:
     """Lightning's CSVLogger begins its file anew; a run that goes on keeps the rows up to its checkpoint."""
     path = run.folder / "metrics.csv"
     rows: list[dict[str, Any]] = []
-    if path.exists() and run.last is not None:
-        step = torch.load(run.last, map_location="cpu", weights_only=False)["global_step"]
+    if path.exists() and start is not None:
+        step = torch.load(start, map_location="cpu", weights_only=False)["global_step"]
         with open(path, newline="") as file:
             rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
         rows = [row for row in rows if run.trained or int(row["step"]) < step]
