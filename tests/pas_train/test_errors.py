@@ -1,0 +1,46 @@
+import json
+
+import pytest
+
+from datamodules.labelled import LabelledDataset, read_labelled
+from pas_train.errors import deliberate, reported
+
+
+def test_reported__our_own_error_is_one_paragraph(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end, reported():
+        read_labelled("nowhere", "evaluation.datasets")
+    assert end.value.code == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("pas_train: error: evaluation.datasets: nowhere does not exist; give a folder")
+    assert all(len(line) <= 118 for line in said.err.splitlines())
+
+
+def test_reported__long_paths_are_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/very-long-folder" * 12
+    with pytest.raises(SystemExit), reported():
+        read_labelled(path)
+    assert path in capsys.readouterr().err
+
+
+def test_reported__a_failure_of_a_library_keeps_its_traceback() -> None:
+    with pytest.raises(json.JSONDecodeError) as caught, reported():
+        json.loads("{")
+    assert not deliberate(caught.value)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit(3)])
+def test_reported__an_interruption_passes(error: BaseException) -> None:
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as caught, reported():
+        raise error
+    assert not isinstance(caught.value, SystemExit) or caught.value.code == 3
+
+
+def test_deliberate__only_what_our_lines_raise_as_a_message() -> None:
+    with pytest.raises(FileNotFoundError) as ours:
+        read_labelled("nowhere")
+    assert deliberate(ours.value)
+    assert not deliberate(ValueError("never raised"))
+    with pytest.raises(AttributeError) as mistake:  # in one of our lines, but nothing that a person can mend
+        LabelledDataset(None, 8)[0]  # type: ignore[arg-type]
+    assert not deliberate(mistake.value)

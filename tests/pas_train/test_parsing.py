@@ -1,0 +1,81 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from pas_train.parsing import accept_sections, explain, section_parser, short_error
+
+KNOWN = ["curation", "duplicates", "threshold", "temperature", "workspace", "model", "init_args"]
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch):
+    """Sets the command line that messages are explained by."""
+    return lambda *arguments: monkeypatch.setattr(sys, "argv", ["pas_train", "fit", *map(str, arguments)])
+
+
+def test_short_error__is_one_paragraph() -> None:
+    text = short_error("one\n\n  two   three " + "word " * 60)
+    assert text.startswith("pas_train: error: one two three word") and all(len(x) <= 118 for x in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("message", "argument", "expected"),
+    [
+        ("Option 'treshold' is not accepted", "--curation.duplicates.treshold",
+         "unknown key curation.duplicates.treshold; did you mean threshold?"),
+        ("unrecognized arguments: --workspac", "--workspac=x", "unknown key workspac; did you mean workspace?"),
+        ("Key 'curration.domain' is not expected", "--curration.domain",
+         "unknown key curration.domain; did you mean curation?"),
+        ("Option 'zzz' is not accepted", "--model.init_args.zzz", "unknown key model.init_args.zzz (--print"),
+        ("Option 'threshold' is not accepted", "--model.threshold", "unknown key model.threshold (--print"),
+    ],
+)  # fmt: skip
+def test_explain__unknown_key_of_the_command_line(typed, message: str, argument: str, expected: str) -> None:
+    typed(argument, "0.5")
+    assert explain(message, KNOWN).startswith(expected)
+
+
+def test_explain__unknown_key_of_a_yaml(typed, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("model:\n  init_args:\n    temprature: 1\n")
+    for arguments in (["--config", tmp_path / "a.yaml"], [f"--config={tmp_path}/a.yaml"]):
+        typed(*arguments)
+        said = explain("Option 'temprature' is not accepted", KNOWN)
+        assert said.startswith(
+            f"unknown key model.init_args.temprature in {tmp_path}/a.yaml; did you mean temperature?"
+        )
+
+
+def test_explain__other_messages_are_unchanged(typed, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("trainer:\n  max_epochs: many\n")
+    typed("--config", tmp_path / "a.yaml")
+    assert explain("max_epochs: expected an integer", KNOWN) == "max_epochs: expected an integer"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"a: [1\n", "is no valid yaml (line 2: "), (b"- a\n- b\n", "holds no keys"),
+        (b"\xff\xfe\x00", "cannot be read as yaml"), (b"a: \x00", "cannot be read as yaml"),
+    ],
+)  # fmt: skip
+def test_explain__damaged_yaml_is_named(typed, tmp_path: Path, content: bytes, expected: str) -> None:
+    (tmp_path / "a.yaml").write_bytes(content)
+    typed("--config", tmp_path / "a.yaml")
+    assert explain("Problems parsing config", KNOWN).startswith(f"--config {tmp_path}/a.yaml {expected}")
+
+
+def test_section_parser__reads_a_yaml_with_sections_of_other_commands(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("workspace: runs/a\nmodel:\n  class_path: anything\n")
+    parser = section_parser("Test.")
+    accept_sections(parser, "model")
+    config = parser.parse_args(["--config", str(tmp_path / "a.yaml"), "--pool", "photos"])
+    assert (config.workspace, config.pool) == ("runs/a", "photos")
+
+
+def test_section_parser__ends_with_status_2(capsys: pytest.CaptureFixture[str], typed) -> None:
+    typed("--worksp", "x")  # an abbreviation is no key
+    with pytest.raises(SystemExit) as end:
+        section_parser("Test.").parse_args(["--worksp", "x"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("pas_train: error: unknown key worksp; did you mean workspace?")

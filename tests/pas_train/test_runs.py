@@ -1,0 +1,75 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pas_train.runs import Run
+
+CONFIG: dict[str, Any] = {
+    "seed_everything": 0,
+    "model": {"class_path": "pas_train.methods.MoCoV3", "init_args": {"temperature": 0.2}},
+    "data": {"class_path": "a.Data", "init_args": {"batch_size": 8, "num_workers": 2, "source": None}},
+    "trainer": {"max_epochs": 2, "devices": 1, "accelerator": "cpu", "log_every_n_steps": 50},
+    "tracking": {"enabled": True},
+}
+
+
+def changed(section: str, key: str, value: Any) -> dict[str, Any]:
+    config = copy.deepcopy(CONFIG)
+    part = config[section].get("init_args", config[section])
+    part[key] = value
+    return config
+
+
+def test_run__is_named_by_method_and_data_set(tmp_path: Path) -> None:
+    manifest = tmp_path / "dataset" / "full" / "manifest.parquet"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_bytes(b"one")
+    run = Run(tmp_path, CONFIG, manifest)
+    assert run.name.startswith("mocov3-full-") and run.folder == tmp_path / "training" / run.name
+    assert Run(tmp_path, CONFIG, manifest).name == run.name
+    assert Run(tmp_path, CONFIG, tmp_path / "photos").name.startswith("mocov3-data-")
+    manifest.write_bytes(b"two")  # another data set at the same place
+    assert Run(tmp_path, CONFIG, manifest).name != run.name
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("trainer", "devices", 4), ("trainer", "accelerator", "gpu"), ("trainer", "log_every_n_steps", 1),
+        ("trainer", "callbacks", ["a.Callback"]), ("data", "num_workers", 8), ("tracking", "enabled", False),
+    ],
+)  # fmt: skip
+def test_run__where_and_how_fast_is_the_same_run(tmp_path: Path, section: str, key: str, value: Any) -> None:
+    assert Run(tmp_path, changed(section, key, value), None).name == Run(tmp_path, CONFIG, None).name
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [("trainer", "max_epochs", 3), ("model", "temperature", 0.1), ("data", "batch_size", 16)],
+)
+def test_run__what_is_learnt_is_another_run(tmp_path: Path, section: str, key: str, value: Any) -> None:
+    assert Run(tmp_path, changed(section, key, value), None).name != Run(tmp_path, CONFIG, None).name
+    assert Run(tmp_path, {**CONFIG, "seed_everything": 1}, None).name != Run(tmp_path, CONFIG, None).name
+
+
+def test_run__leaves_the_config_as_it_was(tmp_path: Path) -> None:
+    before = copy.deepcopy(CONFIG)
+    Run(tmp_path, CONFIG, None)
+    assert CONFIG == before
+
+
+def test_run__knows_how_far_it_is(tmp_path: Path) -> None:
+    run = Run(tmp_path, CONFIG, None)
+    assert (run.last, run.trained, run.results) == (None, False, None)
+    run.checkpoints.mkdir(parents=True)
+    (run.checkpoints / "last.ckpt").touch()
+    assert run.last == run.checkpoints / "last.ckpt" and not run.trained
+    run.mark_trained(10, 2)
+    run.write_results({"cells": {"trained": {"knn": {"top1": 0.5}}}}, {"evaluation": {"knn_k": 1}})
+    run.save_config("seed_everything: 0\n")
+    again = Run(tmp_path, CONFIG, None)
+    assert again.trained and again.results is not None
+    assert again.results["run"] == run.name and again.results["evaluation"]["cells"]["trained"]["knn"]["top1"] == 0.5
+    assert (run.folder / "config.yaml").read_text() == "seed_everything: 0\n"

@@ -1,0 +1,58 @@
+from pathlib import Path
+
+from pas_train.runs import Run
+from pas_train.summary import accuracies, table
+
+EVALUATION = {
+    "digits": {
+        "trained": {"knn": {"top1": 0.875}, "linear": {"top1": 0.9}}, "untrained": {"knn": {"top1": 0.5}},
+        "pixels": {"knn": {"top1": 0.25}, "linear": {"top1": 0.3}},
+    },
+    "birds": {"trained": {"knn": {"top1": 1.0}}},
+}  # fmt: skip
+FIGURES = {
+    "funnel": [{"stage": "collected", "real": 90, "synthetic": 10}, {"stage": "kept", "real": 60, "synthetic": 0}],
+    "answer": {
+        "duplicates": {"recall": 0.98765, "precision": 1.0, "pairs_true": 120},
+        "auroc": {"ood": {"all": 0.97}, "text_gap": {"all": None}, "removal_order": {"all": 0.91}},
+        "leaks": {"planted": 40, "found": 39},
+    },
+}
+
+
+def new_run(folder: Path) -> Run:
+    return Run(folder, {"model": {"class_path": "a.MoCoV3"}, "data": {}, "trainer": {}}, None)
+
+
+def test_accuracies__a_line_per_set_and_protocol() -> None:
+    lines = [line.split() for line in accuracies(EVALUATION).splitlines()]
+    assert lines == [
+        ["accuracy", "raw", "pixels", "untrained", "trained"],
+        ["k-NN", "digits", "25.0", "%", "50.0", "%", "87.5", "%"],
+        ["linear", "digits", "30.0", "%", "-", "90.0", "%"],
+        ["k-NN", "birds", "-", "-", "100.0", "%"],
+    ]
+    assert len({len(line) for line in accuracies(EVALUATION).splitlines()}) == 1  # the columns are straight
+
+
+def test_accuracies__no_column_for_what_was_not_judged() -> None:
+    assert accuracies({"birds": EVALUATION["birds"]}).splitlines()[0].split() == ["accuracy", "trained"]
+    assert accuracies({}) == ""
+
+
+def test_table__tells_the_funnel_the_answer_and_the_places(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    run.write_results(EVALUATION, {})
+    text = table(FIGURES, run, tmp_path / "report.html", "https://wandb.example/1")
+    assert "images      collected 100 -> kept 60" in text
+    assert "duplicates  recall 0.988, precision 1.000 of 120 pairs of copies" in text
+    assert "off-domain  AUROC bank 0.970, order of removal 0.910" in text
+    assert "leaks       39 of 40 planted copies of test images found" in text
+    assert f"run         {run.folder}" in text and f"report      {tmp_path}/report.html" in text
+    assert "W&B         https://wandb.example/1" in text and accuracies(EVALUATION) in text
+
+
+def test_table__without_a_data_set_of_ours(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    assert table(None, run, None, None).strip() == f"run         {run.folder}"
+    assert len(table({**FIGURES, "answer": None}, run, None, None).strip().splitlines()) == 2
