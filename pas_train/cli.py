@@ -102,6 +102,10 @@ class PasCLI(LightningCLI):
         self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None, **_: Any
     ) -> None:
         """The online k-NN protocol of a checkpoint."""
+        if getattr(datamodule, "knn_bank", "") is None:
+            raise ValueError(
+                "data.knn_bank and data.knn_queries are not set; validate needs labelled images to judge on"
+            )
         load_weights(model, ckpt_path, "to validate")
         self._place(datamodule)
         self.trainer.validate(model, datamodule=datamodule)

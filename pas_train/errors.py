@@ -1,6 +1,7 @@
 """Errors as one paragraph: what is wrong with which setting or file, and the remedy."""
 
 import os
+import re
 import sys
 import textwrap
 import traceback
@@ -12,6 +13,12 @@ OURS = tuple(
     str(Path(__file__).resolve().parent.parent / name) + os.sep for name in ("pas_train", "curation", "datamodules")
 )
 
+# The last frame of a traceback as text, and what follows the name of the error.
+WORKER = re.compile(
+    r"in DataLoader worker process .*\n  File \"(?P<file>[^\"]+)\"[^\n]*(\n    [^\n]*)*\n[\w.]+: (?P<message>.+)",
+    re.DOTALL,
+)
+
 
 def deliberate(error: BaseException) -> bool:
     """Whether one of our own lines raised this error, as a message to the person, rather than a library's failure."""
@@ -21,14 +28,29 @@ def deliberate(error: BaseException) -> bool:
     )
 
 
+def message_of(error: BaseException) -> str | None:
+    """The message to the person, if the error is one of ours, also where a library passed it on; else None."""
+    if deliberate(error):
+        return str(error)
+    if isinstance(error, ValueError | OSError | RuntimeError):
+        found = WORKER.search(str(error))  # a loader's process sends its traceback as text
+        if found is not None and found["file"].startswith(OURS):
+            return found["message"].strip()
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's own word for a wrong setting
+        return f"trainer: {error}"
+    # jsonargparse wraps what a model or data module says of its settings.
+    return message_of(error.__cause__) if error.__cause__ is not None else None
+
+
 @contextmanager
 def reported() -> Iterator[None]:
     """Ends the program with one paragraph for an error of ours, with the traceback for any other."""
     try:
         yield
     except Exception as error:
-        if not deliberate(error):
+        message = message_of(error)
+        if message is None:
             raise
-        paragraph = textwrap.fill(f"pas_train: error: {error}", 118, break_long_words=False, break_on_hyphens=False)
+        paragraph = textwrap.fill(f"pas_train: error: {message}", 118, break_long_words=False, break_on_hyphens=False)
         print(paragraph, file=sys.stderr, flush=True)
         sys.exit(1)

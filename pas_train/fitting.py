@@ -162,6 +162,8 @@ def evaluate(cli: "PasCLI", model: Any, trained: nn.Module, untrained: nn.Module
 def evaluate_checkpoint(cli: "PasCLI", model: LightningModule, ckpt_path: str | None) -> None:
     """The commands `evaluate` and `test`: figures of a checkpoint, printed and kept beside it."""
     checkpoint = load_weights(model, ckpt_path, "to evaluate")
+    if not cli.config_init[cli.subcommand]["evaluation"].datasets:
+        raise ValueError("evaluation.datasets is empty; name the labelled images to judge the backbone on")
     if cli.trainer.is_global_zero:
         from datamodules.files import write_json
 

@@ -27,10 +27,21 @@ UNKNOWN = re.compile(
     r"|does not accept option '(?P<section>[\w.]+)'|Key '(?P<key>[\w.]+)' is not expected"
 )
 
+# What it says of a class that is not there, among what every other type of the key would have been.
+WRONG_CLASS = re.compile(
+    r"key \"(?P<key>[\w.]+)\": .*Problem with given class_path '(?P<name>[^']*)': (?P<reason>.*?)"
+    r"( - Expected a | Given value type|$)"
+)
+REQUIRED = "the following arguments are required: "
+
 
 def explain(message: str, known: Sequence[str]) -> str:
     """The message; for an unknown key with the whole key as the person wrote it, and the keys that are close."""
-    found = UNKNOWN.search(message)
+    wrong_class, found = WRONG_CLASS.search(" ".join(message.split())), UNKNOWN.search(message)
+    if wrong_class is not None:
+        return f"{wrong_class['key']}.class_path: {wrong_class['name']} cannot be used: {wrong_class['reason']}"
+    if message.startswith(REQUIRED):
+        return f"{message.removeprefix(REQUIRED)} must be given; --help tells how"
     if found is None:
         return _damaged_yaml() or message
     name = next(value for value in found.groups() if value)

@@ -62,6 +62,8 @@ def predict(cli: "PasCLI", model: LightningModule, data: LightningDataModule, ck
     data.rows = images  # type: ignore[attr-defined]
     data.source = source or str(cli.workspace)  # type: ignore[attr-defined]
     folder = Path(output) if output else cli.workspace / "embeddings" / Path(str(ckpt_path)).stem
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output: {folder} is a file; give a folder for the Parquet files")
     if trainer.is_global_zero:  # files of an earlier run with more ranks
         for path in folder.glob("*.parquet"):
             path.unlink()

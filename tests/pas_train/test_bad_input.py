@@ -160,7 +160,7 @@ def test_trace__unknown_key_suggests(home: Path, fitted: Path, capsys: Said) -> 
 
 
 def test_select__without_a_size(home: Path, fitted: Path, capsys: Said) -> None:
-    assert "size" in refused(capsys, "select", home, fitted)
+    assert "size must be given" in refused(capsys, "select", home, fitted)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "test", "validate", "predict"])
@@ -206,3 +206,58 @@ def test_data__batch_larger_than_the_data_set(home: Path, fitted: Path, curated:
     shutil.rmtree(curated / "report")
     said = refused(capsys, "fit", home, curated, "--data.init_args.batch_size", "64", "--tracking.enabled", "false")
     assert "data.batch_size is 64, but" in said and "only 40 images" in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("model.init_args.temperature", "-1", "model.temperature must be positive, got -1.0"),
+        ("model.init_args.backbone", "resnet10tt", "model.backbone: timm has no model 'resnet10tt'; close matches: "),
+        ("model.class_path", "pas_train.methods.MoCoV4", "model.class_path: pas_train.methods.MoCoV4 cannot be used"),
+        ("data.init_args.batch_size", "0", "data.batch_size must be at least 1, got 0"),
+        ("data.init_args.knn_bank", "null", "data.knn_bank and data.knn_queries belong together"),
+    ],
+)
+def test_settings__that_model_or_data_refuse(
+    home: Path, tmp_path: Path, capsys: Said, setting: str, value: str, message: str
+) -> None:
+    assert message in refused(capsys, "fit", home, tmp_path / "ws", f"--{setting}", value)
+    assert not (tmp_path / "ws").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("command", ["fit", "curate"])
+def test_trainer__device_that_is_not_there(home: Path, tmp_path: Path, capsys: Said, command: str) -> None:
+    said = refused(capsys, command, home, tmp_path / "ws", "--trainer.accelerator", "cuda")
+    assert said.startswith("trainer: ") and "CUDA" in said
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_evaluate__image_that_cannot_be_read(
+    home: Path, fitted: Path, tmp_path: Path, capsys: Said, workers: int
+) -> None:
+    shutil.copytree(home / "test", tmp_path / "test")
+    (tmp_path / "test" / "class-0" / "a.png").write_bytes(b"<html>404" * 20)
+    more = ["--ckpt_path", last(fitted), "--evaluation.num_workers", workers]
+    sets = f"[{{name: a, train: {home}/train, test: {tmp_path}/test}}]"
+    said = refused(capsys, "evaluate", home, fitted, *more, "--evaluation.datasets", sets)
+    assert f"evaluation image {tmp_path}/test/class-0/a.png cannot be used (not_an_image); repair or remove it" in said
+
+
+def test_checkpoint__nothing_to_judge_it_on(home: Path, fitted: Path, tmp_path: Path, capsys: Said) -> None:
+    more = ["--ckpt_path", last(fitted)]
+    said = refused(capsys, "evaluate", home, fitted, *more, "--evaluation.datasets", "[]")
+    assert "evaluation.datasets is empty" in said
+    none = ["--data.init_args.knn_bank", "null", "--data.init_args.knn_queries", "null"]
+    assert "data.knn_bank and data.knn_queries are not set" in refused(capsys, "validate", home, fitted, *more, *none)
+
+
+def test_predict__output_that_is_a_file(home: Path, fitted: Path, tmp_path: Path, capsys: Said) -> None:
+    (tmp_path / "file").write_text("mine")
+    said = refused(capsys, "predict", home, fitted, "--ckpt_path", last(fitted), "--output", tmp_path / "file")
+    assert f"--output: {tmp_path}/file is a file" in said and (tmp_path / "file").read_text() == "mine"
+
+
+def test_predict__before_there_is_a_data_set(home: Path, fitted: Path, tmp_path: Path, capsys: Said) -> None:
+    said = refused(capsys, "predict", home, tmp_path / "ws", "--ckpt_path", last(fitted))
+    assert f"{tmp_path}/ws/dataset/full/manifest.parquet does not exist" in said and "curate" in said

@@ -1,9 +1,12 @@
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
-from datamodules.labelled import LabelledDataset, read_labelled
-from pas_train.errors import deliberate, reported
+from datamodules.labelled import LabelledDataset, LabelledImages, read_labelled
+from pas_train.errors import deliberate, message_of, reported
 
 
 def test_reported__our_own_error_is_one_paragraph(capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,6 +37,29 @@ def test_reported__an_interruption_passes(error: BaseException) -> None:
     with pytest.raises((KeyboardInterrupt, SystemExit)) as caught, reported():
         raise error
     assert not isinstance(caught.value, SystemExit) or caught.value.code == 3
+
+
+def test_reported__our_error_that_a_library_passes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), reported():
+        try:
+            read_labelled("nowhere")
+        except FileNotFoundError as error:
+            raise TypeError("no subtype fits") from error  # as jsonargparse does
+    assert capsys.readouterr().err.startswith("pas_train: error: evaluation.datasets: nowhere does not exist")
+
+
+def test_message_of__a_loaders_process(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"<html>404" * 20)
+    broken = LabelledDataset(LabelledImages([tmp_path / "a.png"], np.zeros(1, np.int64), ["a"]), 8)
+    mistaken = LabelledDataset(LabelledImages([], np.zeros(1, np.int64), ["a"]), 8)
+    with pytest.raises(ValueError, match="in DataLoader worker process") as caught:
+        next(iter(DataLoader(broken, num_workers=1)))
+    assert message_of(caught.value) == (
+        f"evaluation image {tmp_path}/a.png cannot be used (not_an_image); repair or remove it"
+    )
+    with pytest.raises(IndexError) as mistake:
+        next(iter(DataLoader(mistaken, num_workers=1, sampler=[0])))
+    assert message_of(mistake.value) is None
 
 
 def test_deliberate__only_what_our_lines_raise_as_a_message() -> None:

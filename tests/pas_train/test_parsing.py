@@ -46,6 +46,20 @@ def test_explain__unknown_key_of_a_yaml(typed, tmp_path: Path) -> None:
         )
 
 
+def test_explain__class_that_is_not_there(typed) -> None:
+    typed("--model.class_path", "a.B")
+    message = (
+        'Parser key "model": Does not validate against any of the Union subtypes\nErrors:\n  - Problem with given '
+        "class_path 'a.B': No module named 'a'\n  - Expected a <class 'NoneType'>\nGiven value type: x"
+    )
+    assert explain(message, KNOWN) == "model.class_path: a.B cannot be used: No module named 'a'"
+
+
+def test_explain__missing_argument(typed) -> None:
+    typed()
+    assert explain("the following arguments are required: size", KNOWN) == "size must be given; --help tells how"
+
+
 def test_explain__other_messages_are_unchanged(typed, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("trainer:\n  max_epochs: many\n")
     typed("--config", tmp_path / "a.yaml")
@@ -78,4 +92,4 @@ def test_section_parser__ends_with_status_2(capsys: pytest.CaptureFixture[str], 
     with pytest.raises(SystemExit) as end:
         section_parser("Test.").parse_args(["--worksp", "x"])
     assert end.value.code == 2
-    assert capsys.readouterr().err.startswith("pas_train: error: unknown key worksp; did you mean workspace?")
+    assert capsys.readouterr().err.startswith("pas_train: error: unknown key worksp; did you mean workspace")
