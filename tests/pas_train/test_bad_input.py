@@ -26,18 +26,25 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("command", ["fit", "curate", "evaluate", "validate", "predict"])
 @pytest.mark.parametrize(
-    ("key", "message"),
+    ("command", "key", "message"),
     [
-        ("--curation.duplicates.treshold", "unknown key curation.duplicates.treshold; did you mean threshold?"),
-        ("--workspac", "unknown key workspac; did you mean workspace?"),
+        ("fit", "--curation.duplicates.treshold", "unknown key curation.duplicates.treshold; did you mean threshold?"),
+        (
+            "curate",
+            "--curation.duplicates.treshold",
+            "unknown key curation.duplicates.treshold; did you mean threshold?",
+        ),
+        ("predict", "--outputs", "unknown key outputs; did you mean output"),
+        ("fit", "--workspac", "unknown key workspac; did you mean workspace?"),  # no abbreviation
+        ("select", "--workspac", "unknown key workspac; did you mean workspace"),
     ],
 )
 def test_unknown_key__on_the_command_line(
     home: Path, tmp_path: Path, capsys: Said, command: str, key: str, message: str
 ) -> None:
-    assert message in refused(capsys, command, home, tmp_path / "ws", key, "0.5")
+    more = ["--size", "5"] if command == "select" else []
+    assert message in refused(capsys, command, home, tmp_path / "ws", key, "0.5", *more)
     assert not (tmp_path / "ws").exists()
 
 
@@ -90,16 +97,16 @@ def test_yaml__that_is_damaged_is_named(home: Path, tmp_path: Path, capsys: Said
             assert f"--config {tmp_path}/small.yaml {message}" in refused(capsys, command, tmp_path, tmp_path / "ws")
 
 
-@pytest.mark.parametrize("command", ["fit", "curate"])
-def test_pool__missing_empty_or_broken(home: Path, tmp_path: Path, capsys: Said, command: str) -> None:
-    said = refused(capsys, command, home, tmp_path / "ws", "--pool", tmp_path / "nowhere")
-    assert f"pool: {tmp_path}/nowhere does not exist; give a folder of images" in said
+def test_pool__missing_empty_or_broken(home: Path, tmp_path: Path, capsys: Said) -> None:
+    for command in ("fit", "curate"):
+        said = refused(capsys, command, home, tmp_path / "ws", "--pool", tmp_path / "nowhere")
+        assert f"pool: {tmp_path}/nowhere does not exist; give a folder of images" in said
     (tmp_path / "empty").mkdir()
-    said = refused(capsys, command, home, tmp_path / "ws2", "--pool", tmp_path / "empty")
+    said = refused(capsys, "curate", home, tmp_path / "ws2", "--pool", tmp_path / "empty")
     assert f"pool: {tmp_path}/empty holds no image" in said
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.jpg").write_bytes(b"\xff\xd8\xff")
-    said = refused(capsys, command, home, tmp_path / "ws3", "--pool", tmp_path / "broken")
+    said = refused(capsys, "fit", home, tmp_path / "ws3", "--pool", tmp_path / "broken")
     assert "pool: none of the 1 images" in said
 
 
@@ -163,7 +170,7 @@ def test_select__without_a_size(home: Path, fitted: Path, capsys: Said) -> None:
     assert "size must be given" in refused(capsys, "select", home, fitted)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "test", "validate", "predict"])
+@pytest.mark.parametrize("command", ["evaluate", "validate", "predict"])
 def test_checkpoint__not_given_or_of_another_model(home: Path, fitted: Path, capsys: Said, command: str) -> None:
     before = contents(fitted)
     assert "--ckpt_path is not set; name the checkpoint" in refused(capsys, command, home, fitted)
@@ -232,13 +239,10 @@ def test_trainer__device_that_is_not_there(home: Path, tmp_path: Path, capsys: S
     assert said.startswith("trainer: ") and "CUDA" in said
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_evaluate__image_that_cannot_be_read(
-    home: Path, fitted: Path, tmp_path: Path, capsys: Said, workers: int
-) -> None:
+def test_evaluate__image_that_cannot_be_read(home: Path, fitted: Path, tmp_path: Path, capsys: Said) -> None:
     shutil.copytree(home / "test", tmp_path / "test")
     (tmp_path / "test" / "class-0" / "a.png").write_bytes(b"<html>404" * 20)
-    more = ["--ckpt_path", last(fitted), "--evaluation.num_workers", workers]
+    more = ["--ckpt_path", last(fitted)]
     sets = f"[{{name: a, train: {home}/train, test: {tmp_path}/test}}]"
     said = refused(capsys, "evaluate", home, fitted, *more, "--evaluation.datasets", sets)
     assert f"evaluation image {tmp_path}/test/class-0/a.png cannot be used (not_an_image); repair or remove it" in said

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from torch.utils.data import DataLoader
+from torch._utils import ExceptionWrapper
 
 from datamodules.labelled import LabelledDataset, LabelledImages, read_labelled
 from pas_train.errors import deliberate, message_of, reported
@@ -48,17 +48,25 @@ def test_reported__our_error_that_a_library_passes_on(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.startswith("pas_train: error: evaluation.datasets: nowhere does not exist")
 
 
+def from_worker(dataset: LabelledDataset) -> None:
+    """What torch's loader does with an error of its processes, without one."""
+    try:
+        dataset[0]
+    except Exception:
+        ExceptionWrapper(where="in DataLoader worker process 0").reraise()
+
+
 def test_message_of__a_loaders_process(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"<html>404" * 20)
     broken = LabelledDataset(LabelledImages([tmp_path / "a.png"], np.zeros(1, np.int64), ["a"]), 8)
     mistaken = LabelledDataset(LabelledImages([], np.zeros(1, np.int64), ["a"]), 8)
     with pytest.raises(ValueError, match="in DataLoader worker process") as caught:
-        next(iter(DataLoader(broken, num_workers=1)))
+        from_worker(broken)
     assert message_of(caught.value) == (
         f"evaluation image {tmp_path}/a.png cannot be used (not_an_image); repair or remove it"
     )
     with pytest.raises(IndexError) as mistake:
-        next(iter(DataLoader(mistaken, num_workers=1, sampler=[0])))
+        from_worker(mistaken)
     assert message_of(mistake.value) is None
 
 
