@@ -1,4 +1,4 @@
-"""What a scene is composed of: grounds, handwritten digits, other drawings, words."""
+"""What a scene is composed of: printed fabrics, and what is none: grounds, digits, letters, drawings, words."""
 
 import functools
 import math
@@ -8,8 +8,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 SIDE = 64
-NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-LETTERS = "AEFHKMNRTWXY"  # none that a digit could be taken for
+PATTERNS = (
+    "striped", "checked", "dotted", "ringed", "gridded", "zigzag", "wavy", "diamond", "brick", "crossed",
+)  # fmt: skip
+LETTERS = "AEFHKMNRTWXY"
 SHAPES = ("star", "house", "face", "tree", "heart", "arrow")
 WORDS = ("sale", "menu", "open", "taxi", "hotel", "music", "paper", "north")
 
@@ -31,22 +33,24 @@ def photographs() -> tuple[Image.Image, ...]:
 
 
 @functools.cache
-def glyphs() -> tuple[np.ndarray, np.ndarray]:
-    """(float32 [1797, 8, 8] in [0, 1], int64 [1797]): scikit-learn's handwritten digits."""
+def glyphs() -> np.ndarray:
+    """float32 [1797, 8, 8] in [0, 1]: scikit-learn's handwritten digits."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    return (digits.images / 16.0).astype(np.float32), digits.target.astype(np.int64)
+    return (load_digits().images / 16.0).astype(np.float32)  # type: ignore[no-any-return]
+
+
+def _stroke(rng: np.random.Generator, glyph: np.ndarray) -> Image.Image:
+    """A glyph at 64 x 64, L, with a random weight of the stroke."""
+    large = Image.fromarray((glyph * 255).astype(np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
+    stroke = (np.asarray(large, np.float32) - 70) * rng.uniform(1.6, 2.6)
+    return Image.fromarray(np.clip(stroke, 0, 255).astype(np.uint8))
 
 
 def ground(rng: np.random.Generator) -> Image.Image:
     """A patch of a photograph, or a smooth gradient with noise."""
     if rng.random() < 0.75:
-        photo = photographs()[rng.integers(2)]
-        side = int(rng.integers(70, 240))
-        x, y = int(rng.integers(photo.width - side)), int(rng.integers(photo.height - side))
-        patch = photo.crop((x, y, x + side, y + side)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-        soft = patch.rotate(int(rng.integers(4)) * 90).filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.5)))
+        soft = _patch(rng).rotate(int(rng.integers(4)) * 90).filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.5)))
         # Out of focus and paler than what lies on it, as a background is.
         grey = Image.new("RGB", soft.size, tuple(int(v) for v in np.asarray(soft).mean(axis=(0, 1))))
         return Image.blend(soft, grey, float(rng.uniform(0.1, 0.6)))
@@ -56,14 +60,13 @@ def ground(rng: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
-def contrasting(rng: np.random.Generator, image: Image.Image) -> tuple[int, int, int]:
-    """A random colour that stands out from the mean of an image."""
-    mean = np.asarray(image, np.float32).mean(axis=(0, 1))
+def contrasting(rng: np.random.Generator, colour: np.ndarray) -> tuple[int, int, int]:
+    """A random colour that stands out from another."""
     for _ in range(20):
-        colour = rng.integers(0, 256, 3)
-        if np.abs(colour - mean).sum() > 230:
+        found = rng.integers(0, 256, 3)
+        if np.abs(found - colour).sum() > 230:
             break
-    return int(colour[0]), int(colour[1]), int(colour[2])
+    return int(found[0]), int(found[1]), int(found[2])
 
 
 def paste(rng: np.random.Generator, base: Image.Image, mask: Image.Image, side: int) -> Image.Image:
@@ -71,34 +74,83 @@ def paste(rng: np.random.Generator, base: Image.Image, mask: Image.Image, side: 
     mask = mask.resize((side, side), Image.Resampling.BICUBIC).rotate(
         float(rng.uniform(-20, 20)), Image.Resampling.BICUBIC
     )
-    colour = contrasting(rng, base)
+    colour = contrasting(rng, np.asarray(base, np.float32).mean(axis=(0, 1)))
     x, y = (int(value) for value in rng.integers(0, SIDE - side + 1, 2))
     out = base.copy()
     out.paste(Image.new("RGB", mask.size, colour), (x, y), mask)
     return out
 
 
-def digit(rng: np.random.Generator, number: int) -> Scene:
-    """A handwritten digit (row of `glyphs`) on a ground."""
-    values, labels = glyphs()
-    large = Image.fromarray((values[number] * 255).astype(np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
-    gain = rng.uniform(1.6, 2.6)  # stroke weight
-    stroke = np.clip((np.asarray(large, np.float32) - 70) * gain, 0, 255).astype(np.uint8)
-    framed = Image.new("L", (80, 80))
-    framed.paste(Image.fromarray(stroke), (8, 8))
-    image = paste(rng, ground(rng), framed, int(rng.integers(50, 65)))
-    return Scene(image, f"the handwritten digit {NAMES[labels[number]]}")
+def fabric(rng: np.random.Generator, name: str) -> Scene:
+    """A fabric with one of PATTERNS in two colours, a little turned and bent, in the light of a photograph."""
+    y, x = np.mgrid[: 2 * SIDE, : 2 * SIDE] / 2.0  # drawn at twice the size: smooth edges
+    bend = rng.uniform(0, 0.6)
+    across = x + bend * np.sin(y / rng.uniform(8, 16) + rng.uniform(0, 6))
+    down = y + bend * np.sin(x / rng.uniform(8, 16) + rng.uniform(0, 6))
+    angle, period = rng.uniform(-0.15, 0.15), rng.uniform(13, 19)
+    u = (math.cos(angle) * across + math.sin(angle) * down) / period + rng.uniform()
+    v = (math.cos(angle) * down - math.sin(angle) * across) / period + rng.uniform()
+    drawn = Image.fromarray((_pattern(name, u, v, rng.uniform(0.35, 0.65)) * 255).astype(np.uint8))
+    share = np.asarray(drawn.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)[..., None] / 255
+    first = rng.integers(0, 256, 3)
+    second = contrasting(rng, first)
+    colours = first * share + np.array(second) * (1 - share)
+    light = np.asarray(_patch(rng).convert("L").filter(ImageFilter.GaussianBlur(3)), np.float32)
+    shade = 1 + rng.uniform(0.2, 0.7) * np.clip(light / max(1.0, float(light.mean())) - 1, -1, 1)
+    lit = colours * shade[..., None] + rng.normal(0, rng.uniform(2, 12), colours.shape)
+    return Scene(Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8)), f"{name} fabric")
+
+
+def _pattern(name: str, u: np.ndarray, v: np.ndarray, width: float) -> np.ndarray:
+    """bool: where the second colour lies; u, v in units of the pattern's period, width in (0, 1)."""
+    x, y = u % 1 - 0.5, v % 1 - 0.5  # from the middle of a cell
+    radius = np.hypot(x, y)
+    if name == "striped":
+        return x < width - 0.5
+    if name == "checked":
+        return (np.floor(u) + np.floor(v)) % 2 < 1
+    if name == "dotted":
+        return radius < 0.2 + 0.15 * width
+    if name == "ringed":
+        return np.abs(radius - 0.3) < 0.07 + 0.08 * width
+    if name == "gridded":
+        return np.minimum(np.abs(x), np.abs(y)) < 0.1 + 0.1 * width
+    if name == "zigzag":
+        return (u + 0.8 * np.abs((0.8 * v % 1) * 2 - 1)) % 1 < width
+    if name == "wavy":
+        return (u + 0.3 * np.sin(2 * np.pi * 0.8 * v)) % 1 < width
+    if name == "diamond":
+        return np.abs(x) + 0.6 * np.abs(y) < 0.2 + 0.25 * width
+    if name == "brick":
+        row = np.floor(1.6 * v)
+        joint = np.abs((u + 0.5 * (row % 2)) % 1 - 0.5) > 0.44 - 0.04 * width
+        return joint | (np.abs(1.6 * v % 1 - 0.5) > 0.4 - 0.06 * width)
+    if name == "crossed":
+        return (np.minimum(np.abs(x), np.abs(y)) < 0.08 + 0.1 * width) & (np.maximum(np.abs(x), np.abs(y)) < 0.36)
+    raise ValueError(f"{name!r} is none of {', '.join(PATTERNS)}")
+
+
+def _patch(rng: np.random.Generator) -> Image.Image:
+    """A square of a photograph."""
+    photo = photographs()[rng.integers(2)]
+    side = int(rng.integers(70, 240))
+    x, y = int(rng.integers(photo.width - side)), int(rng.integers(photo.height - side))
+    return photo.crop((x, y, x + side, y + side)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 
 
 def other(rng: np.random.Generator) -> Scene:
-    """A scene that holds no digit: a bare ground, a letter, or a drawn shape."""
+    """A scene that is no fabric: a bare ground, a handwritten digit, a printed letter, or a drawn shape."""
     kind = rng.random()
     base = ground(rng)
-    if kind < 0.3:
+    if kind < 0.25:
         return Scene(base, "a plain background")
+    if kind < 0.5:
+        mask = Image.new("L", (80, 80))
+        mask.paste(_stroke(rng, glyphs()[int(rng.integers(len(glyphs())))]), (8, 8))
+        return Scene(paste(rng, base, mask, int(rng.integers(40, 65))), "a handwritten digit")
     mask = Image.new("L", (80, 80))
     pen = ImageDraw.Draw(mask)
-    if kind < 0.6:
+    if kind < 0.75:
         letter = LETTERS[rng.integers(len(LETTERS))]
         pen.text((40, 40), letter, fill=255, font=ImageFont.load_default(size=64), anchor="mm")
         return Scene(paste(rng, base, mask, int(rng.integers(36, 61))), f"the printed letter {letter}")
@@ -145,7 +197,7 @@ def written(rng: np.random.Generator, image: Image.Image, word: str) -> Image.Im
 
 def card(rng: np.random.Generator, word: str) -> Image.Image:
     """A word on a plain ground."""
-    base = Image.new("RGB", (SIDE, SIDE), tuple(int(value) for value in rng.integers(200, 256, 3)))
+    base = Image.new("RGB", (SIDE, SIDE), tuple(int(value) for value in rng.integers(0, 256, 3)))
     return written(rng, base, word)
 
 

@@ -1,6 +1,6 @@
 """A messy pool of composed scenes with a known answer, and labelled sets to judge a backbone.
 
-Domain: handwritten digits in colours and poses on photographs. Outside it: bare grounds, letters, drawings, words.
+Domain: printed fabrics in ten patterns. Outside it: bare grounds, handwritten digits, letters, drawings, words.
 """
 
 import hashlib
@@ -17,11 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from curation.miniature.drawing import NAMES, WORDS, altered, card, digit, glyphs, other, written
+from curation.miniature.drawing import PATTERNS, WORDS, altered, card, fabric, other, written
 
 SHARD_SIZE = 400
-# The 1,797 handwritten digits are split once: what a backbone is judged on is in no pool and in no model's training.
-TRAIN_GLYPHS, TEST_GLYPHS = 500, 400
+TRAIN, TEST = 500, 400  # labelled images
 
 
 @dataclass
@@ -36,26 +35,19 @@ class Item:
     caption: str
 
 
-def split_glyphs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of the handwritten digits for (pool, labelled train, labelled test); the same for every seed."""
-    order = np.random.default_rng(1797).permutation(len(glyphs()[1]))
-    return order[TRAIN_GLYPHS + TEST_GLYPHS :], order[:TRAIN_GLYPHS], order[TRAIN_GLYPHS : TRAIN_GLYPHS + TEST_GLYPHS]
-
-
 def make_scenes(out: Path, seed: int = 0, images: int = 1400) -> None:
     """Writes out/pool (WebDataset shards), out/truth.parquet, out/train, out/test, out/leak.
 
-    About `images` files: 62 % digits with copies, 30 % outside the domain, the rest leaks and broken files. The same
+    About `images` files: 62 % fabrics with copies, 30 % outside the domain, the rest leaks and broken files. The same
     seed gives the same bytes. truth.parquet: key, kind, group, in_domain; never read by the pipeline.
     """
     rng = np.random.default_rng([seed, 1])
-    pool_rows, train_rows, test_rows = split_glyphs()
-    items = _inside(rng, pool_rows, round(images * 0.5)) + _outside(rng, round(images * 0.3))
-    _labelled(out / "train", np.random.default_rng([seed, 2]), train_rows)
-    tests = _labelled(out / "test", np.random.default_rng([seed, 3]), test_rows)
+    items = _inside(rng, round(images * 0.5)) + _outside(rng, round(images * 0.3))
+    _labelled(out / "train", np.random.default_rng([seed, 2]), TRAIN)
+    tests = _labelled(out / "test", np.random.default_rng([seed, 3]), TEST)
     items += _leaks(rng, out / "leak", tests, round(images * 0.03))
     items += [_broken(number, items[number], rng) for number in range(round(images * 0.02))]
-    rng.shuffle(items)  # type: ignore[arg-type]
+    rng.shuffle(items)
     _write(out, items)
 
 
@@ -69,11 +61,11 @@ def encode(image: Image.Image, ext: str = "jpg", quality: int = 92) -> bytes:
     return buffer.getvalue()
 
 
-def _inside(rng: np.random.Generator, rows: np.ndarray, count: int) -> list[Item]:
+def _inside(rng: np.random.Generator, count: int) -> list[Item]:
     items = []
     for number in range(count):
-        scene = digit(rng, int(rows[number % len(rows)]))
-        group = f"digit-{number}"
+        scene = fabric(rng, PATTERNS[rng.integers(len(PATTERNS))])
+        group = f"fabric-{number}"
         ext, data = _odd(number // 40, scene.image) if number % 40 == 39 else ("jpg", encode(scene.image))
         items.append(Item("photo", group, True, ext, data, scene.caption))
         if rng.random() < 0.17:
@@ -87,23 +79,25 @@ def _outside(rng: np.random.Generator, count: int) -> list[Item]:
     items = []
     for number in range(count):
         scene = other(rng)
-        name = f"the handwritten digit {NAMES[rng.integers(10)]}"
+        name = PATTERNS[rng.integers(len(PATTERNS))]
         if number % 5 == 0:
-            image = written(rng, scene.image, name.rsplit(" ", 1)[1])
-            items.append(Item("ood_text", f"ood-{number}", False, "jpg", encode(image), name))
+            image = written(rng, scene.image, name)
+            items.append(Item("ood_text", f"ood-{number}", False, "jpg", encode(image), f"{name} fabric"))
         elif number % 12 == 1:
-            word = (*NAMES, *WORDS)[rng.integers(len(NAMES) + len(WORDS))]
+            word = (*PATTERNS, *WORDS)[rng.integers(len(PATTERNS) + len(WORDS))]
             items.append(Item("text_only", f"text-{number}", False, "jpg", encode(card(rng, word)), "special offer"))
         else:
             items.append(Item("ood", f"ood-{number}", False, "jpg", encode(scene.image), scene.caption))
     return items
 
 
-def _labelled(folder: Path, rng: np.random.Generator, rows: np.ndarray) -> list[Image.Image]:
+def _labelled(folder: Path, rng: np.random.Generator, count: int) -> list[Image.Image]:
+    """Fabrics of all patterns in turn, as folder/PATTERN/NUMBER.png."""
     scenes = []
-    for number, row in enumerate(rows.tolist()):
-        scene = digit(rng, row)
-        path = folder / NAMES[glyphs()[1][row]] / f"{number:04d}.png"
+    for number in range(count):
+        name = PATTERNS[number % len(PATTERNS)]
+        scene = fabric(rng, name)
+        path = folder / name / f"{number:04d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode(scene.image, "png"))
         scenes.append(scene.image)
@@ -118,7 +112,7 @@ def _leaks(rng: np.random.Generator, folder: Path, tests: list[Image.Image], cou
     items = []
     for number in rng.choice(len(tests), min(count, len(tests)), replace=False).tolist():
         copy, quality = altered(rng, tests[number])
-        items.append(Item("leak", f"test-{number:04d}", True, "jpg", encode(copy, quality=quality), "a digit"))
+        items.append(Item("leak", f"test-{number:04d}", True, "jpg", encode(copy, quality=quality), "a fabric"))
     return items
 
 

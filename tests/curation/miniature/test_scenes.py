@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from curation.miniature import weights_folder
-from curation.miniature.drawing import LETTERS, NAMES, SIDE, altered, card, digit, glyphs, other, written
-from curation.miniature.scenes import SHARD_SIZE, make_scenes, split_glyphs
+from curation.miniature.drawing import PATTERNS, SIDE, altered, card, fabric, other, written
+from curation.miniature.scenes import SHARD_SIZE, TEST, TRAIN, make_scenes
 from datamodules.decoding import ImageLimits, RefusedImage, decode_rgb
 from datamodules.indexing import index_pool
 
@@ -102,28 +102,29 @@ def small(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB").resize((8, 8), Image.Resampling.BOX), np.float32)
 
 
-def test_split_glyphs__no_handwritten_digit_is_in_two_parts(scenes: Path) -> None:
-    pool, train, test = split_glyphs()
-    assert sorted([*pool, *train, *test]) == list(range(len(glyphs()[1])))
-    for rows, name in ((train, "train"), (test, "test")):  # and the labelled sets hold each of theirs once
-        made = [path.parent.name for path in sorted((scenes / name).rglob("*.png"), key=lambda path: path.stem)]
-        assert made == [NAMES[glyphs()[1][row]] for row in rows]
+def test_make_scenes__labelled_sets_hold_every_pattern_as_often(scenes: Path) -> None:
+    for name, count in (("train", TRAIN), ("test", TEST)):
+        classes = [path.parent.name for path in (scenes / name).rglob("*.png")]
+        assert {pattern: classes.count(pattern) for pattern in PATTERNS} == dict.fromkeys(PATTERNS, count // 10)
 
 
-def test_digit__shows_its_row_and_names_it() -> None:
-    for row in (0, 1, 700):
-        scene = digit(np.random.default_rng(0), row)
-        assert scene.image.size == (SIDE, SIDE) and scene.image.mode == "RGB"
-        assert scene.caption == f"the handwritten digit {NAMES[glyphs()[1][row]]}"
-    one, two = (np.asarray(digit(np.random.default_rng(0), row).image, int) for row in (0, 1))
-    assert np.abs(one - two).max() > 50  # the same ground and colour, another stroke
+@pytest.mark.parametrize("name", PATTERNS)
+def test_fabric__repeats_its_pattern_in_two_colours(name: str) -> None:
+    scene = fabric(np.random.default_rng(0), name)
+    assert scene.image.size == (SIDE, SIDE) and scene.image.mode == "RGB" and scene.caption == f"{name} fabric"
+    others = [fabric(np.random.default_rng(0), other_name).image for other_name in PATTERNS if other_name != name]
+    assert all(np.abs(np.asarray(scene.image, int) - np.asarray(image, int)).max() > 50 for image in others)
 
 
-def test_other__never_shows_a_digit() -> None:
+def test_fabric__of_an_unknown_name_is_an_error() -> None:
+    with pytest.raises(ValueError, match="'plaid' is none of striped, checked"):
+        fabric(np.random.default_rng(0), "plaid")
+
+
+def test_other__never_shows_a_fabric() -> None:
     captions = {other(np.random.default_rng(seed)).caption for seed in range(200)}
-    assert not any(name in caption.split() for caption in captions for name in NAMES)
-    assert {caption.split()[1] for caption in captions} == {"plain", "printed", "drawing"}
-    assert not set(LETTERS) & set("OISZBGLQDCUV")
+    assert not any(name in caption.split() for caption in captions for name in (*PATTERNS, "fabric"))
+    assert {caption.split()[1] for caption in captions} == {"plain", "handwritten", "printed", "drawing"}
 
 
 def test_written__leaves_a_white_band_with_black_on_it() -> None:
@@ -136,7 +137,7 @@ def test_written__leaves_a_white_band_with_black_on_it() -> None:
 
 def test_altered__every_change_leaves_a_decodable_picture() -> None:
     rng = np.random.default_rng(0)
-    original = digit(rng, 5).image
+    original = fabric(rng, "wavy").image
     sizes = set()
     for _ in range(40):
         copy, quality = altered(rng, original)
@@ -146,7 +147,7 @@ def test_altered__every_change_leaves_a_decodable_picture() -> None:
 
 
 @pytest.mark.skipif(not (weights_folder() / "image-text").is_dir(), reason="the miniature models are not there")
-def test_weights__tell_digits_from_other_scenes() -> None:
+def test_weights__tell_fabrics_from_other_scenes() -> None:
     from sklearn.metrics import roc_auc_score
     from torch import from_numpy, inference_mode
 
@@ -154,10 +155,9 @@ def test_weights__tell_digits_from_other_scenes() -> None:
     from curation.ood import ood_scores
 
     rng = np.random.default_rng(11)
-    rows = split_glyphs()[0]  # digits that no model was trained on
-    images = [digit(rng, int(row)).image for row in rows[:80]] + [other(rng).image for _ in range(80)]
+    images = [fabric(rng, PATTERNS[row % 10]).image for row in range(80)] + [other(rng).image for _ in range(80)]
     encoder = ImageTextEncoder.load(str(weights_folder() / "image-text"))
-    words = [f"a photo of a the handwritten digit {name}." for name in NAMES]
+    words = [f"a photo of a {name} fabric." for name in PATTERNS]
     with inference_mode():
         batch = from_numpy(np.stack([encoder.prepare(np.asarray(image)) for image in images]))
         scores = ood_scores(encoder.embed_images(batch), encoder.embed_texts(words), encoder.embed_no_texts(words))
@@ -165,13 +165,13 @@ def test_weights__tell_digits_from_other_scenes() -> None:
 
 
 @pytest.mark.skipif(not any(weights_folder().glob("copy-descriptor*")), reason="the miniature models are not there")
-def test_weights__tell_copies_from_other_digits() -> None:
+def test_weights__tell_copies_from_other_fabrics() -> None:
     from torch import from_numpy, inference_mode
 
     from curation.encoders import CopyDescriptor
 
     rng = np.random.default_rng(11)
-    originals = [digit(rng, int(row)).image for row in split_glyphs()[0][:60]]
+    originals = [fabric(rng, PATTERNS[row % 10]).image for row in range(60)]
     copies = [altered(rng, image)[0] for image in originals]
     (path,) = weights_folder().glob("copy-descriptor*")
     descriptor = CopyDescriptor.load(str(path), 64)
