@@ -1,5 +1,8 @@
 """From scores to a total order of removal, and where to cut it. Imports no torch."""
 
+import warnings
+from typing import Any
+
 import numpy as np
 
 from curation.arrays import like, to_numpy
@@ -31,30 +34,47 @@ def front_curves(scores: np.ndarray, fronts: np.ndarray) -> tuple[np.ndarray, np
     return np.cumsum(counts), sums / np.maximum(counts, 1)[:, None]
 
 
-def knee_cut(scores: np.ndarray, fronts: np.ndarray, sensitivity: float = 1.0) -> tuple[int, list[int | None]]:
+def knee_cut(
+    scores: np.ndarray, fronts: np.ndarray, sensitivity: float = 1.0, knee: str = "first"
+) -> tuple[int, list[int | None]]:
     """(images to remove, knee of each score's curve in images removed, or None).
 
     Kneedle on each convex, falling curve; the cut is the largest knee, 0 where none is found. A curve has no knee
-    with fewer than 3 fronts, when it is constant, or when its linear fit rises. Open in the paper: the sensitivity.
+    with fewer than 3 fronts, when it is constant, or when its linear fit rises. Open in the paper: the sensitivity,
+    and which knee of several. "first" is kneed's answer, which on a curve that stays high before it falls is a dent at
+    its beginning; "pronounced" takes the knee furthest below the chord, of the curve made monotone by least squares.
     """
     if not len(scores):
         return 0, [None] * to_numpy(scores).shape[1]
     x, curves = front_curves(scores, fronts)
-    knees = [_knee(x, curve, sensitivity) for curve in curves.T]
-    return max((knee for knee in knees if knee is not None), default=0), knees
+    find = {"first": _first_knee, "pronounced": _pronounced_knee}[knee]
+    knees = [find(x, curve, sensitivity) if _may_have_knee(x, curve) else None for curve in curves.T]
+    return max((found for found in knees if found is not None), default=0), knees
 
 
-def _knee(x: np.ndarray, y: np.ndarray, sensitivity: float) -> int | None:
-    import warnings
+def _may_have_knee(x: np.ndarray, y: np.ndarray) -> bool:
+    return len(x) >= 3 and bool(np.ptp(y) > 0) and float((x - x.mean()) @ (y - y.mean())) <= 0
 
+
+def _first_knee(x: np.ndarray, y: np.ndarray, sensitivity: float) -> int | None:
+    found = _locate(x, y, sensitivity, online=False).knee
+    return None if found is None else int(found)
+
+
+def _pronounced_knee(x: np.ndarray, y: np.ndarray, sensitivity: float) -> int | None:
+    from scipy.optimize import isotonic_regression
+
+    falling = isotonic_regression(y, weights=np.diff(x, prepend=0), increasing=False).x
+    if not np.ptp(falling):
+        return None
+    located = _locate(x, falling, sensitivity, online=True)
+    below = {int(found): located.y_difference[np.searchsorted(x, found)] for found in sorted(located.all_knees)}
+    return max(below, key=lambda found: below[found], default=None)
+
+
+def _locate(x: np.ndarray, y: np.ndarray, sensitivity: float, online: bool) -> Any:
     from kneed import KneeLocator
 
-    if len(x) < 3 or np.ptp(y) == 0:
-        return None
-    centred = x - x.mean()
-    if float(centred @ (y - y.mean())) > 0:
-        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # kneed warns where there is no knee; None says so
-        knee = KneeLocator(x, y, S=sensitivity, curve="convex", direction="decreasing").knee
-    return None if knee is None else int(knee)
+        return KneeLocator(x, y, S=sensitivity, curve="convex", direction="decreasing", online=online)

@@ -1,7 +1,7 @@
 """What stays: Pareto fronts, knees or a target size, and the manifest. Imports no torch."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +20,15 @@ class Select(Stage):
 
     Args:
         sensitivity: Kneedle's S; higher cuts later (open in the paper; 1 is kneed's default).
+        knee: first (kneed's), or pronounced: the deepest knee of the monotone curve, which removes more where the
+            scores stay high before they fall.
         target_size: Images to keep; null cuts at the largest of the three knees.
     """
 
     name: ClassVar[str] = "select"
     reads: ClassVar[tuple[str, ...]] = ("ingest", "retrieve", "leakage", "duplicates", "text", "ood")
     sensitivity: float = 1.0
+    knee: Literal["first", "pronounced"] = "first"
     target_size: int | None = None
 
     def check(self, context: Context) -> None:
@@ -53,7 +56,7 @@ class Select(Stage):
         reasons = drop_reasons(ledger)
         rows = np.flatnonzero(np.equal(reasons, np.array(None)))
         order, fronts, scores = order_rows(ledger, rows)
-        cut, knees = knee_cut(scores, fronts, self.sensitivity)
+        cut, knees = knee_cut(scores, fronts, self.sensitivity, self.knee)
         if self.target_size is not None:
             cut = len(rows) - self.target_size  # check_ready: not more than there are
         front = np.full(ledger.num_rows, -1, np.int32)

@@ -94,3 +94,18 @@ def test_selection__tensor_in_tensor_out() -> None:
     order = removal_order(*tensors)
     assert isinstance(order, torch.Tensor) and order.tolist() == removal_order(scores, fronts).tolist()
     assert knee_cut(*tensors) == knee_cut(scores, fronts)
+
+
+def test_knee_cut__pronounced_knee_is_where_a_late_fall_ends() -> None:
+    # 40 fronts of 10 images: high with a dent at the beginning, falling from the 15th, flat from the 20th on
+    curve = np.concatenate([[0.95, 0.9, 1.0], np.full(12, 1.0), np.linspace(1, 0.05, 6), np.linspace(0.04, 0.0, 19)])
+    scores, fronts = np.repeat(curve, 10)[:, None], np.repeat(np.arange(len(curve)), 10)
+    assert knee_cut(scores, fronts)[0] < 50
+    cut, knees = knee_cut(scores, fronts, knee="pronounced")
+    assert knees == [cut] and 190 <= cut <= 230
+
+
+def test_knee_cut__pronounced_knee_of_a_rising_or_constant_curve_is_none() -> None:
+    fronts = np.arange(6)
+    assert knee_cut(np.linspace(0, 1, 6)[:, None], fronts, knee="pronounced") == (0, [None])
+    assert knee_cut(np.ones((6, 1)), fronts, knee="pronounced") == (0, [None])
