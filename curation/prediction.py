@@ -77,7 +77,7 @@ class _Progress:
         quiet = not sys.stderr.isatty()
         self.bar = tqdm(
             total=total, initial=done, desc=f"{title:<10}", unit="img", disable=not show, leave=False,
-            mininterval=30.0 if quiet else 0.2, dynamic_ncols=True,
+            mininterval=30.0 if quiet else 0.2, delay=30.0 if quiet else 0.3, dynamic_ncols=True,
         )  # fmt: skip
 
     def step(self, images: int) -> None:
