@@ -1,7 +1,9 @@
 """LightningCLI behind fit, validate, test and predict; `evaluate` is `test`."""
 
 import copy
+import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,11 @@ class PasCLI(LightningCLI):
 
 def lightning_command(command: str, args: Sequence[str]) -> None:
     """Runs one of LightningCLI's subcommands on sys.argv."""
+    # Lightning's advertisement, and a deprecation inside Lightning that nobody here can mend.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     PasCLI(
         trainer_class=Trainer,
         trainer_defaults={"use_distributed_sampler": False, "logger": False},

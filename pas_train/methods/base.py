@@ -65,12 +65,20 @@ class PretrainingMethod(LightningModule):
 
     @property
     def total_epochs(self) -> float:
-        """Length of the schedules: trainer.max_epochs, or what trainer.max_steps amounts to without it."""
+        """Length of the schedules: what ends first of trainer.max_epochs and what trainer.max_steps amounts to."""
+        ends = []
         if self.trainer.max_epochs is not None and self.trainer.max_epochs > 0:
-            return self.trainer.max_epochs
+            ends.append(float(self.trainer.max_epochs))
         if self.trainer.max_steps > 0:
-            return self.trainer.max_steps / self.steps_per_epoch
-        raise ValueError("trainer.max_epochs or trainer.max_steps must be set: the schedules end with the training")
+            ends.append(self.trainer.max_steps / self.steps_per_epoch)
+        if not ends:
+            raise ValueError("trainer.max_epochs or trainer.max_steps must be set: the schedules end with the training")
+        return min(ends)
+
+    def on_train_start(self) -> None:
+        """Tells the progress bar how many epochs max_steps amounts to, where that alone is set."""
+        if self.trainer.max_epochs in (None, -1):
+            self.trainer.fit_loop.max_epochs = math.ceil(self.total_epochs)
 
     @property
     def fractional_epoch(self) -> float:
