@@ -53,6 +53,10 @@ class PasCLI(LightningCLI):
         """Makes the trainer agree with torchrun or SLURM, then checks what can be checked without a model."""
         trainer = self.options["trainer"]
         trainer["devices"], trainer["num_nodes"] = commands.launched_devices(trainer["devices"], trainer["num_nodes"])
+        checkpoint = self.options.get("checkpoint")
+        # Lightning would wait for a validation, and save nothing between two of them that are many epochs apart.
+        if checkpoint and checkpoint["monitor"] is None and checkpoint["save_on_train_epoch_end"] is None:
+            checkpoint["save_on_train_epoch_end"] = True
 
     @property
     def options(self) -> Any:

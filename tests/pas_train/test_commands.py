@@ -105,6 +105,12 @@ def test_fit__goes_on_after_a_kill(home: Path, fitted: Path, curated: Path, caps
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+def test_fit__saves_every_epoch_also_where_validations_are_rare(home: Path, curated: Path) -> None:
+    more = ("--trainer.max_epochs", 1, "--trainer.check_val_every_n_epoch", 5, "--tracking.enabled", "false")
+    assert pas("fit", home, curated, *more) == 0
+    assert last(curated).exists()
+
+
 def test_fit__goes_on_after_an_interrupt(home: Path, curated: Path, capsys: Said, signals: None) -> None:
     more = ["--tracking.enabled", "false"]
     assert pas("fit", home, curated, *more, "--trainer.callbacks", "tests.pas_train.small_project.Interrupted") != 0
