@@ -1,6 +1,7 @@
 """The tables of the report: headline, funnel, models, stages, known answer, training."""
 
 import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,20 @@ def stages(view: View) -> list[dict[str, Any]]:
     return [
         {"name": name, "state": view.state(name),
          "summary": record.get("summary", ""), "seconds": record.get("seconds"),
-         "settings": ", ".join(f"{key} = {value}" for key, value in (record.get("settings") or {}).items()),
+         "settings": ", ".join(f"{key} = {value}" for key, value in _flat(record.get("settings") or {})),
          "fingerprint": record.get("fingerprint", "")}
         for name, record in view.records.items()
     ]  # fmt: skip
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Settings as the yaml writes them: nested keys with dots, no Python."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            yield f"{prefix}{key}", text
 
 
 @dataclass(frozen=True)

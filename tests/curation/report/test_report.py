@@ -178,8 +178,8 @@ def test_write_report__is_self_contained_and_escaped(finished: Path) -> None:
 
 def test_write_report__marks_stand_ins(finished: Path) -> None:
     page = finished.read_text()
-    assert "Made with miniature stand-in models" in page
-    assert section(page, "how").count("miniature stand-in") == 1  # the copy descriptor is the real one
+    assert "Made with stand-in models" in page
+    assert section(page, "how").count(">stand-in<") == 1  # the copy descriptor is the real one
 
 
 @pytest.mark.parametrize("last", ["nothing", "embed", "leakage", "text", "ood"])
