@@ -87,6 +87,11 @@ class Curation:
 
     def run(self, workspace: Path, pool: Path | None, session: Session) -> Path:
         """Runs the stages that are missing or stale on all ranks; returns the manifest. Safe to kill and run again."""
+        if pool is not None and self.scenes is not None:
+            raise ValueError(
+                f"pool: {pool} is given, but curation.scenes makes a pool of its own; for your images use "
+                "pool.yaml, or set curation.scenes, curation.leakage and curation.answer to null"
+            )
         session.start()
         context = self.context(workspace, pool, session)
         session.on_zero(lambda: self.check(context))
@@ -116,12 +121,14 @@ class Curation:
 def _claim(context: Context) -> None:
     """A workspace belongs to one domain and one pool; another configuration may not overwrite it."""
     space = context.workspace
-    mine = {"domain": context.domain, "pool": str(context.pool.resolve()) if context.pool else None}
+    pool = "workspace:scenes/pool" if "scenes" in context.stages else context.pool and str(context.pool.resolve())
+    mine = {"domain": context.domain, "pool": pool}
     path = space.root / "workspace.json"
     try:
         space.root.mkdir(parents=True, exist_ok=True)
         owner = read_json(path)
-        if owner is None:
+        # What nothing was finished in is nobody's: a mistyped pool or missing weights must not take the folder.
+        if owner is None or not any(path for depth in ("*", "*/*") for path in space.root.glob(f"{depth}/stage.json")):
             write_json(path, mine)
             return
     except OSError as error:

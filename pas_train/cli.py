@@ -102,6 +102,7 @@ class PasCLI(LightningCLI):
         self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None, **_: Any
     ) -> None:
         """Embeddings of an image source."""
+        self._place(datamodule)
         predicting.predict(self, model, datamodule, ckpt_path)
 
     def validate(

@@ -75,11 +75,6 @@ class PretrainingMethod(LightningModule):
             raise ValueError("trainer.max_epochs or trainer.max_steps must be set: the schedules end with the training")
         return min(ends)
 
-    def on_train_start(self) -> None:
-        """Tells the progress bar how many epochs max_steps amounts to, where that alone is set."""
-        if self.trainer.max_epochs in (None, -1):
-            self.trainer.fit_loop.max_epochs = math.ceil(self.total_epochs)
-
     @property
     def fractional_epoch(self) -> float:
         """Epochs done before this step; the place in both schedules, also after a restart."""

@@ -18,6 +18,7 @@ from curation.stages.embed import Copy, Embed, ImageText
 from curation.stages.ingest import Ingest
 from curation.stages.leakage import Leakage
 from curation.stages.retrieve import Retrieve
+from curation.stages.scenes import Scenes
 from curation.stages.select import Select
 from curation.workspace import Workspace
 from tests.tiny import picture, save_clip, save_descriptor, save_pool
@@ -210,3 +211,16 @@ def test_curation__edited_manifest_is_refused(home: Path, finished: Path, tmp_pa
     (tmp_path / "ws/dataset/full/manifest.parquet").write_bytes(b"edited")
     with pytest.raises(ValueError, match="is not the manifest that this workspace's select stage wrote"):
         run(home, tmp_path / "ws")
+
+
+def test_curation__pool_beside_scenes_is_refused(home: Path, tmp_path: Path) -> None:
+    both = curation(home, scenes=Scenes(images=40))
+    with pytest.raises(ValueError, match=r"pool: .* is given, but curation\.scenes makes a pool of its own"):
+        both.run(tmp_path / "ws", home / "pool", Session(accelerator="cpu"))
+    assert not (tmp_path / "ws").exists()
+
+
+def test_curation__workspace_in_which_nothing_was_finished_is_free(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        curation(home).run(tmp_path / "ws", tmp_path / "mistyped", Session(accelerator="cpu"))
+    assert curation(home).run(tmp_path / "ws", home / "pool", Session(accelerator="cpu")).exists()
