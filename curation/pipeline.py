@@ -1,11 +1,11 @@
 """The curation as one object: its fields are the stages, in the order in which they run."""
 
-import dataclasses
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curation.ledger import funnel, read_ledger
+from curation.ledger import read_ledger
 from curation.manifest import verify_manifest
 from curation.session import Session
 from curation.stage import Context, Stage, run_stage, stage_fingerprint
@@ -147,16 +147,4 @@ def _claim(context: Context) -> None:
 
 
 def _writable(folder: Path) -> bool:
-    import os
-
     return os.access(folder, os.W_OK | os.X_OK)
-
-
-def summary(workspace: Path) -> list[dict[str, Any]]:
-    """The funnel of a finished workspace."""
-    return funnel(read_ledger(workspace))
-
-
-def field_names() -> list[str]:
-    """The sections of a yaml's `curation:`."""
-    return [item.name for item in dataclasses.fields(Curation)]

@@ -37,7 +37,7 @@ def glyphs() -> np.ndarray:
     """float32 [1797, 8, 8] in [0, 1]: scikit-learn's handwritten digits."""
     from sklearn.datasets import load_digits
 
-    return (load_digits().images / 16.0).astype(np.float32)  # type: ignore[no-any-return]
+    return (load_digits().images / 16.0).astype(np.float32)
 
 
 def _stroke(rng: np.random.Generator, glyph: np.ndarray) -> Image.Image:

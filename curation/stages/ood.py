@@ -79,4 +79,5 @@ class Ood(Stage):
         columns = {"ood": ood, "ood_general": general, "text_gap": gap,
                    "concept": np.asarray(bank, dtype=object)[best], "concept_similarity": similarity}  # fmt: skip
         write_part(workspace.stage_folder(self.name), 0, rows, workspace.index["key"].combine_chunks(), columns, {})
-        return {"rows": len(rows), "summary": f"{len(rows)} images scored, median {float(np.median(ood)):.3f}"}
+        median = f", median {float(np.median(ood)):.3f}" if len(rows) else ""
+        return {"rows": len(rows), "summary": f"{len(rows)} images scored{median}"}
