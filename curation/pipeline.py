@@ -80,9 +80,12 @@ class Curation:
     def check(self, context: Context) -> None:
         """Refuses wrong settings, missing files and weights, and a workspace of another data set, before any work."""
         _claim(context)
+        stale: set[str] = set()
         for stage in context.stages.values():
             record = context.workspace.stage_record(stage.name)
-            if record is None or record["fingerprint"] != stage_fingerprint(stage, context)["fingerprint"]:
+            changed = record is None or record["fingerprint"] != stage_fingerprint(stage, context)["fingerprint"]
+            if changed or stale & set(stage.reads):  # what reads a stale stage runs again too
+                stale.add(stage.name)
                 stage.check(context)  # loads models: not for a stage that is finished
 
     def run(self, workspace: Path, pool: Path | None, session: Session) -> Path:

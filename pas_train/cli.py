@@ -38,7 +38,14 @@ class PasCLI(LightningCLI):
         parser.add_argument("--evaluation", type=Evaluation, default=Evaluation(), help="what to judge the backbone on")
         parser.add_argument("--tracking", type=Tracking, default=Tracking(), help="Weights & Biases")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults({"checkpoint.save_last": True, "checkpoint.every_n_epochs": 1, "checkpoint.save_top_k": 1})
+        parser.set_defaults(
+            {
+                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
+                "checkpoint.every_n_epochs": 1,
+                "checkpoint.save_top_k": 1,
+            }
+        )
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Adds what one subcommand alone has."""

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import nn
 
+from datamodules.files import atomic
 from pas_train import commands, summary
 from pas_train.checkpoints import load_weights
 from pas_train.runs import Run
@@ -88,7 +89,7 @@ def attach(cli: "PasCLI", run: Run, start: str | Path | None) -> list[Logger]:
     trainer.loggers = loggers
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
-            callback.dirpath = str(run.checkpoints)
+            callback.dirpath = str(run.checkpoints.resolve())
     return loggers
 
 
@@ -114,7 +115,8 @@ def fit(trainer: Trainer, model: LightningModule, data: LightningDataModule, run
     if trainer.is_global_zero:
         if not run.untrained.exists() and hasattr(model, "backbone"):
             run.checkpoints.mkdir(parents=True, exist_ok=True)
-            torch.save(backbone_of(model).state_dict(), run.untrained)
+            with atomic(run.untrained) as temporary:
+                torch.save(backbone_of(model).state_dict(), temporary)
         print(f"training    {f'goes on from {start}' if start else 'starts'}: {run.folder}", flush=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it holds untrained.pt
@@ -122,6 +124,8 @@ def fit(trainer: Trainer, model: LightningModule, data: LightningDataModule, run
         trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=False)
     if trainer.interrupted:
         raise KeyboardInterrupt
+    # What is judged is what was trained last, whatever the checkpoint settings saved.
+    trainer.save_checkpoint(run.checkpoints / "last.ckpt")
     if trainer.is_global_zero:
         run.mark_trained(trainer.global_step, trainer.current_epoch)
 

@@ -13,6 +13,7 @@ from datamodules.files import atomic
 from datamodules.rows import read_rows
 from pas_train import commands
 from pas_train.checkpoints import load_weights
+from pas_train.fitting import backbone_of
 
 if TYPE_CHECKING:
     from pas_train.cli import PasCLI
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 class EmbeddingWriter(Callback):
     """Appends batches of embeddings to a Parquet file: key string, embedding fixed_size_list<float32>[D].
 
-    keys: of all images by row. Use as a context: the file is closed at its end.
+    keys: of all images by row; width: D. Use as a context: the file is closed at its end.
     """
 
-    def __init__(self, path: Path, keys: pa.ChunkedArray) -> None:
-        self.path, self.keys = path, keys
+    def __init__(self, path: Path, keys: pa.ChunkedArray, width: int) -> None:
+        self.path, self.keys, self.width = path, keys, width
         self._writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> "EmbeddingWriter":
@@ -33,7 +34,7 @@ class EmbeddingWriter(Callback):
 
     def __exit__(self, *_: object) -> None:
         if self._writer is None:  # no image: an empty file with the right columns
-            self.append(torch.empty(0, dtype=torch.int64), torch.empty(0, 1))
+            self.append(torch.empty(0, dtype=torch.int64), torch.empty(0, self.width))
         assert self._writer is not None
         self._writer.close()
 
@@ -64,16 +65,17 @@ def predict(cli: "PasCLI", model: LightningModule, data: LightningDataModule, ck
     folder = Path(output) if output else cli.workspace / "embeddings" / Path(str(ckpt_path)).stem
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output: {folder} is a file; give a folder for the Parquet files")
-    if trainer.is_global_zero:  # files of an earlier run with more ranks
-        for path in folder.glob("*.parquet"):
-            path.unlink()
     with atomic(folder / f"{trainer.global_rank:05d}.parquet") as temporary:
-        with EmbeddingWriter(temporary, images.table["key"]) as writer:
+        with EmbeddingWriter(temporary, images.table["key"], int(backbone_of(model).num_features)) as writer:
             trainer.callbacks.append(writer)
             trainer.predict(model, datamodule=data, return_predictions=False)
     trainer.strategy.barrier()
     if trainer.is_global_zero:
-        count = sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet"))
+        for file in folder.glob("[0-9]" * 5 + ".parquet"):
+            if int(file.stem) >= trainer.world_size:  # of an earlier run with more ranks
+                file.unlink()
+        files = [folder / f"{rank:05d}.parquet" for rank in range(trainer.world_size)]
+        count = sum(pq.read_metadata(file).num_rows for file in files)
         total = images.table.num_rows
         left = f"; {total - count} could not be read" if count < total else ""
         print(f"embeddings  {folder}: {count} of {total} images{left}")

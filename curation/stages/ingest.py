@@ -14,7 +14,7 @@ from curation.prediction import Loop, Output, Passing, predict_rows
 from curation.stage import Context, Stage, runtime
 from curation.workspace import read_parts
 from datamodules.decoding import ImageLimits, RefusedImage, decode_rgb
-from datamodules.indexing import index_pool
+from datamodules.indexing import index_pool, walk_files
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,10 @@ def listing(pool: Path) -> str:
     if pool.is_file():
         stat = pool.stat()
         digest.update(f"{pool.name} {stat.st_size} {stat.st_mtime_ns}".encode())
-    for folder, folders, files in os.walk(pool):
-        folders.sort()
-        for name in sorted(files):
-            stat = os.stat(os.path.join(folder, name))
-            line = f"{os.path.relpath(folder, pool)}/{name} {stat.st_size} {stat.st_mtime_ns}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
+    else:
+        for name in walk_files(pool):  # what the index sees: links followed, hidden names left out
+            stat = os.lstat(pool / name) if not (pool / name).exists() else os.stat(pool / name)
+            digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

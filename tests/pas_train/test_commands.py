@@ -211,3 +211,9 @@ def test_trace__tells_the_fate_of_an_image(home: Path, fitted: Path, capsys: Sai
     assert pas("trace", home, fitted, "cut.png") == 0
     said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert said["reason"] == "truncated" and said["drop_reason"] == "unreadable"
+
+
+def test_fit__last_checkpoint_is_the_end_also_where_few_are_saved(home: Path, curated: Path) -> None:
+    more = ("--trainer.max_epochs", 1, "--checkpoint.every_n_epochs", 5, "--tracking.enabled", "false")
+    assert pas("fit", home, curated, *more) == 0
+    assert torch.load(last(curated), weights_only=False)["epoch"] == 1  # done, not begun
