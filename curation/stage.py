@@ -48,6 +48,11 @@ class Stage(ABC):
 
     name: ClassVar[str]
     reads: ClassVar[tuple[str, ...]] = ()
+    # Glob patterns of names in the stage's folder that changed settings leave there: what is named by its content
+    # (answers of language models, images already made or fetched) and found again by it.
+    keeps: ClassVar[tuple[str, ...]] = ()
+    # Whether the stage draws from the curation's seed, so that another seed makes it run again.
+    draws: ClassVar[bool] = False
 
     def settings(self) -> dict[str, Any]:
         """The settings that decide the result."""
@@ -79,7 +84,9 @@ def stage_fingerprint(stage: Stage, context: Context) -> dict[str, Any]:
         if name in context.stages:
             record = context.workspace.stage_record(name)
             parents[name] = record["fingerprint"] if record else None
-    parts = {"settings": settings, "identity": _plain(stage.identity(context)), "reads": parents, "seed": context.seed}
+    parts = {"settings": settings, "identity": _plain(stage.identity(context)), "reads": parents}
+    if stage.draws:
+        parts["seed"] = context.seed
     return {"fingerprint": fingerprint({"stage": stage.name, **parts}), **parts}
 
 
@@ -96,16 +103,16 @@ def _plain(value: Any) -> Any:
 def run_stage(stage: Stage, context: Context) -> bool:
     """Runs a stage unless it is finished with the same fingerprint. Returns whether anything was done."""
     session, workspace = context.session, context.workspace
-    print_ = session.broadcast(stage_fingerprint(stage, context) if session.is_zero else {})
+    # Rank 0 looks and decides for all: an error of its look ends every rank, and no rank sees another state.
+    print_, record = session.on_zero(lambda: (stage_fingerprint(stage, context), workspace.stage_record(stage.name)))
     folder = workspace.stage_folder(stage.name)
-    record = workspace.stage_record(stage.name)
     if record and record["fingerprint"] == print_["fingerprint"]:
         context.say(f"{stage.name:<10} finished before: {record['summary']}")
         session.barrier()
         return False
     context.say(f"{stage.name:<10} {_why(record, print_, folder)}")
     session.on_zero(lambda: stage.check_ready(context))
-    session.on_zero(lambda: _begin(folder, print_))
+    session.on_zero(lambda: _begin(folder, print_, stage.keeps))
     began = time.time()
     result = stage.run(context)
     summary = result.get("summary", "")
@@ -129,18 +136,23 @@ def _why(record: dict[str, Any] | None, current: dict[str, Any], folder: Path) -
     changed += [f"{name} changed" for name, value in current["reads"].items() if old["reads"].get(name) != value]
     if old["identity"] != current["identity"]:
         changed.append("its models or inputs changed")
-    if old["seed"] != current["seed"]:
+    if old.get("seed") != current.get("seed"):
         changed.append("seed changed")
     return f"runs again ({'; '.join(changed) or 'settings changed'})"
 
 
-def _begin(folder: Path, current: dict[str, Any]) -> None:
+def _begin(folder: Path, current: dict[str, Any], keeps: tuple[str, ...] = ()) -> None:
     begun = read_json(folder / "begun.json")
     if begun and begun["fingerprint"] == current["fingerprint"]:
         return
-    if folder.exists():
-        (folder / "stage.json").unlink(missing_ok=True)  # first: a half-cleared stage is never taken for finished
-        shutil.rmtree(folder)
+    (folder / "stage.json").unlink(missing_ok=True)  # first: a half-cleared stage is never taken for finished
+    for path in folder.iterdir() if folder.exists() else ():
+        if any(path.match(pattern) for pattern in keeps):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     write_json(folder / "begun.json", current)
 
 

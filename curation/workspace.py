@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from datamodules.files import atomic, read_json, write_json
@@ -48,9 +49,12 @@ class Workspace:
         return self.root / "images" / "index"
 
     def stage_folder(self, stage: str) -> Path:
-        """columns/<stage>; the index and the concept bank have folders of their own."""
-        special = {"index": self.index_folder, "concepts": self.root / "concepts", "scenes": self.root / "scenes"}
-        return special.get(stage, self.root / "columns" / stage)
+        """columns/<stage>; what is no column of the images has a folder of its own."""
+        special = {
+            "concepts": "concepts", "captions": "captions", "scenes": "scenes", "index": "images/index",
+            "fetch": "images/fetched", "synthesis": "images/synthetic",
+        }  # fmt: skip
+        return self.root / special.get(stage, f"columns/{stage}")
 
     def dataset_folder(self, name: str = "full") -> Path:
         """dataset/<name>: manifest.parquet and roots.json."""
@@ -98,14 +102,17 @@ class Workspace:
             )
         return read_parts(self.stage_folder(stage), None if names is None else ["row", *names])
 
-    def scatter(self, stage: str, name: str, fill: Any) -> np.ndarray:
-        """One column of a stage as an array over all rows of the index; `fill` where the stage did not see the row."""
+    def rows_where(self, stage: str, name: str) -> np.ndarray:
+        """Rows of the index, bool [N], whose value of a stage's column is true (of another type: is not null).
+
+        False where the stage did not see the row. Makes no Python object per row.
+        """
         table = self.columns(stage, [name])
-        values = table[name].to_numpy(zero_copy_only=False)
-        kind = object if values.dtype == object or fill is None else np.result_type(values.dtype, np.asarray(fill))
-        full = np.full(self.index.num_rows, fill, dtype=kind)
-        full[table["row"].to_numpy()] = values
-        return full
+        column = table[name]
+        holds = pc.fill_null(column, False) if pa.types.is_boolean(column.type) else pc.is_valid(column)
+        mask = np.zeros(self.index.num_rows, bool)
+        mask[table["row"].to_numpy()] = holds.to_numpy()
+        return mask
 
     def embeddings(self, stage: str, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(rows int64 [n], embeddings float32 [n, D]) that a stage stored as `part-*.<name>.npy`."""

@@ -23,6 +23,7 @@ class Duplicates(Stage):
 
     name: ClassVar[str] = "duplicates"
     reads: ClassVar[tuple[str, ...]] = ("embed", "retrieve", "leakage")
+    draws: ClassVar[bool] = True
     threshold: float = 0.6
     k: int | None = None
 

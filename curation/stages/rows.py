@@ -12,12 +12,11 @@ def alive(context: Context, *upto: str) -> np.ndarray:
     duplicates. A stage that the yaml leaves out drops nothing.
     """
     workspace = context.workspace
-    mask = workspace.scatter("ingest", "readable", False).astype(bool)
+    mask = workspace.rows_where("ingest", "readable")
     if "retrieve" in upto and "retrieve" in context.stages:
-        mask &= workspace.scatter("retrieve", "retrieved", False).astype(bool)
+        mask &= workspace.rows_where("retrieve", "retrieved")
     if "leakage" in upto and "leakage" in context.stages:
-        mask &= ~workspace.scatter("leakage", "leaks", False).astype(bool)
+        mask &= ~workspace.rows_where("leakage", "leaks")
     if "duplicates" in upto and "duplicates" in context.stages:
-        copies = workspace.scatter("duplicates", "duplicate_of", None)
-        mask &= np.fromiter((value is None for value in copies), bool, len(copies))
+        mask &= ~workspace.rows_where("duplicates", "duplicate_of")
     return np.flatnonzero(mask)

@@ -22,6 +22,8 @@ class Model:
 @dataclass(frozen=True)
 class Count(Stage):
     name: ClassVar[str] = "count"
+    keeps: ClassVar[tuple[str, ...]] = ("made-*", "answers")
+    draws: ClassVar[bool] = True
     start: int = 1
     model: Model = field(default_factory=Model)
     batch_size: int = runtime(8)
@@ -152,3 +154,26 @@ def test_identify_files__file_folder_and_name(tmp_path: Path) -> None:
     assert identify_files(tmp_path / "model") == sums == identify_files(f"local-dir:{tmp_path}/model")
     assert identify_files(str(tmp_path / "model/b.bin")) == {"b.bin": sums["b.bin"]}
     assert identify_files("laion2b_s34b_b88k") is None and identify_files(None) is None
+
+
+def test_run_stage__what_is_named_by_its_content_survives_changed_settings(context: Context) -> None:
+    run(context, Count())
+    folder = context.workspace.stage_folder("count")
+    (folder / "answers").mkdir()
+    (folder / "answers" / "one.jsonl").write_text("{}")
+    (folder / "made-1.tar").write_text("")
+    (folder / "other").mkdir()
+    run(context, Count(start=2))
+    assert sorted(path.name for path in folder.iterdir()) == ["answers", "made-1.tar", "run-0", "stage.json"]
+    assert (folder / "answers" / "one.jsonl").exists()
+
+
+def test_stage_fingerprint__a_stage_that_draws_nothing_is_the_same_for_every_seed(context: Context) -> None:
+    @dataclass(frozen=True)
+    class Plain(Count):
+        draws: ClassVar[bool] = False
+
+    before = stage_fingerprint(Plain(), context)["fingerprint"], stage_fingerprint(Count(), context)["fingerprint"]
+    context.seed = 7
+    assert stage_fingerprint(Plain(), context)["fingerprint"] == before[0]
+    assert stage_fingerprint(Count(), context)["fingerprint"] != before[1]

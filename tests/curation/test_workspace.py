@@ -61,26 +61,15 @@ def test_columns__only_of_finished_stages(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "name", "fill", "expected"),
+    ("stage", "name", "expected"),
     [
-        ("leakage", "leaks", False, [False, True, *[False] * 6]),
-        ("duplicates", "duplicate_of", None, [None, None, "d.jpg", *[None] * 5]),
-        ("select", "removal_rank", -1, None),
+        ("leakage", "leaks", [False, True, *[False] * 6]),  # a flag: where it is true
+        ("duplicates", "duplicate_of", [False, False, True, *[False] * 5]),  # a name: where there is one
     ],
 )
-def test_scatter__over_all_rows(tmp_path: Path, stage: str, name: str, fill: object, expected: list | None) -> None:
-    values = save_workspace(tmp_path).scatter(stage, name, fill)
-    if expected is None:  # nulls of the stage itself are no rows that it did not see
-        np.testing.assert_array_equal(values, [np.nan, np.nan, np.nan, 2, 1, 3, 0, np.nan])
-    else:
-        assert values.tolist() == expected
-
-
-def test_scatter__keeps_the_type_that_holds_both(tmp_path: Path) -> None:
-    space = save_workspace(tmp_path)
-    ood = space.scatter("ood", "ood", np.nan)
-    assert np.isnan(ood[:3]).all() and ood[3] == np.float32(0.2)
-    assert space.scatter("leakage", "leaks", False).dtype == bool
+def test_rows_where__over_all_rows(tmp_path: Path, stage: str, name: str, expected: list[bool]) -> None:
+    mask = save_workspace(tmp_path).rows_where(stage, name)
+    assert mask.dtype == bool and mask.tolist() == expected
 
 
 def test_embeddings__unit_rows_of_all_parts(tmp_path: Path) -> None:
