@@ -1,77 +1,122 @@
 """Where every image of a pool lies: folders and tar shards, indexed in place."""
 
 import errno
+import itertools
 import json
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from datamodules.descriptions import (
+    DESCRIPTION,
+    GENERATED,
+    INDEX_SCHEMA,
+    Description,
+    Samples,
+    is_utf8,
+    read_metadata,
+    read_text,
+)
 from datamodules.tars import MAX_TEXT_BYTES, TarScan
 
 IMAGE_ENDINGS = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff"})
 
-INDEX_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()), ("source", pa.string()), ("root", pa.string()), ("shard", pa.string()),
-        ("offset", pa.int64()), ("size", pa.int64()), ("ext", pa.string()), ("caption", pa.string()),
-        ("url", pa.string()), ("licence", pa.string()), ("status", pa.string()), ("reason", pa.string()),
-    ]
-)  # fmt: skip
-
-# Columns of the index <- names in img2dataset's tables and in .json files
-DESCRIPTION = {
-    "caption": ("caption",), "url": ("url",), "licence": ("licence", "license"), "status": ("status",),
-    "reason": ("error_message",),
-}  # fmt: skip
+ROWS_PER_TABLE = 65_536  # of loose images: what is held as Python objects at a time
 
 
-def index_pool(path: str | Path, root: str = "pool", source: str = "real") -> pa.Table:
+def index_pool(path: str | Path, root: str = "pool", source: str = "real", skip: Path | None = None) -> pa.Table:
     """The index (INDEX_SCHEMA) of a folder of images, of tar shards, or of both; sorted by key, keys unique.
 
     A row points to (shard, offset, size); nothing is copied. The caption is the .txt beside an image; what describes
-    it further is img2dataset's NNNNN.parquet beside a shard (joined by key), else the image's .json. Failed downloads
-    are rows whose size is null. Keys are the shard's own, prefixed by the shard's name where two shards share one; in
-    folders, the relative path. Damage (a tar that was cut, a link to nothing) is told as a JSON list of sentences in
-    the schema's metadata under `warnings`. Raises FileNotFoundError or ValueError naming `pool`.
+    it further is img2dataset's NNNNN.parquet beside a shard (joined by key), else the image's .json; a synthetic
+    image's also says what made it. Failed downloads are rows whose size is null. Keys are the shard's own, prefixed by
+    the shard's name where two shards share one; in folders, the relative path. Damage (a tar that was cut, a link to
+    nothing) is told as a JSON list of sentences in the schema's metadata under `warnings`.
+    skip: a folder that is left out, as if it were not below `path`.
+    Raises FileNotFoundError or ValueError naming the input.
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"pool: {path} does not exist; give a folder of images or of tar shards")
+        raise FileNotFoundError(f"{root}: {path} does not exist; give a folder of images or of tar shards")
     if path.is_file() and path.suffix.lower() != ".tar":
-        raise ValueError(f"pool: {path} is a file but no .tar; give a folder of images or of tar shards")
+        raise ValueError(f"{root}: {path} is a file but no .tar; give a folder of images or of tar shards")
     notes: list[str] = []
-    folder, files = (path.parent, [path.name]) if path.is_file() else (path, list(walk_files(path, notes)))
-    tars = [name for name in files if name.lower().endswith(".tar")]
-    tables = _unique_keys([_index_tar(folder, name, notes) for name in tars])
-    tables.append(_index_images(folder, files, notes))
-    table = pa.concat_tables(tables)
+    described = {**DESCRIPTION, **(GENERATED if source == "synthetic" else {})}
+    folder = path.parent if path.is_file() else path
+    tars: list[str] = []
+    loose = _index_images(
+        folder, [path.name] if path.is_file() else walk_files(path, notes, skip), tars, described, notes
+    )
+    tables = _unique_keys([_index_tar(folder, name, described, notes) for name in tars])
+    table = pa.concat_tables([*tables, *loose])
     if not table.num_rows:
         raise ValueError(
-            f"pool: {path} holds no image; expected files ending in {', '.join(sorted(IMAGE_ENDINGS))}, or .tar shards "
-            f"of them{'. ' + '. '.join(notes[:3]) if notes else ''}"
+            f"{root}: {path} holds no image; expected files ending in {', '.join(sorted(IMAGE_ENDINGS))}, or .tar "
+            f"shards of them{'. ' + '. '.join(notes[:3]) if notes else ''}"
         )
-    table = _with(table, root=root, source=source).select(INDEX_SCHEMA.names).sort_by("key").combine_chunks()
+    table = _whole(_with(table, root=root, source=source)).sort_by("key").combine_chunks()
     twice = table["key"].value_counts().filter(pc.greater(table["key"].value_counts().field("counts"), 1))
     if len(twice):
-        raise ValueError(f"pool: {path} has two images with the key {twice[0]['values'].as_py()!r}; rename one of them")
-    return table.cast(INDEX_SCHEMA).replace_schema_metadata({"warnings": json.dumps(notes)} if notes else None)
+        raise ValueError(
+            f"{root}: {path} has two images with the key {twice[0]['values'].as_py()!r}; rename one of them"
+        )
+    return table.replace_schema_metadata({"warnings": json.dumps(notes)} if notes else None)
 
 
-def walk_files(folder: Path, notes: list[str] | None = None) -> Iterator[str]:
+def _whole(table: pa.Table) -> pa.Table:
+    """All columns of the index; null where nothing is known. A download that its server forbids is an opt-out."""
+    for name, kind in zip(INDEX_SCHEMA.names, INDEX_SCHEMA.types, strict=True):
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows, kind))
+    forbidden = pc.match_substring(pc.fill_null(table["reason"], ""), "X-Robots-Tag")
+    place = table.schema.get_field_index("opt_out")
+    table = table.set_column(place, "opt_out", pc.if_else(forbidden, True, table["opt_out"]))
+    return table.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA)
+
+
+def join_inputs(inputs: Mapping[str, pa.Table]) -> pa.Table:
+    """The indices of several inputs (name -> table) as one, sorted by key.
+
+    Keys that two inputs share are prefixed with the input's name, in all of those inputs' rows.
+    """
+    tables = list(inputs.values())
+    if len(tables) > 1:
+        counts = pa.concat_tables([table.select(["key"]) for table in tables])["key"].value_counts()
+        shared = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+        tables = [_prefixed(table, name) if _any_in(table, shared) else table for name, table in inputs.items()]
+    notes = [note for table in inputs.values() for note in warnings_of(table)]
+    table = pa.concat_tables([table.replace_schema_metadata(None) for table in tables]).sort_by("key").combine_chunks()
+    return table.replace_schema_metadata({"warnings": json.dumps(notes)} if notes else None)
+
+
+def warnings_of(table: pa.Table) -> list[str]:
+    """The sentences about damage in an index."""
+    return list(json.loads((table.schema.metadata or {}).get(b"warnings", b"[]")))
+
+
+def _any_in(table: pa.Table, keys: pa.Array) -> bool:
+    return bool(len(keys)) and bool(pc.any(pc.is_in(table["key"], value_set=keys)).as_py())
+
+
+def _prefixed(table: pa.Table, name: str) -> pa.Table:
+    keys = pc.binary_join_element_wise(pa.scalar(name), table["key"], "/")
+    return table.set_column(table.schema.get_field_index("key"), "key", keys)
+
+
+def walk_files(folder: Path, notes: list[str] | None = None, skip: Path | None = None) -> Iterator[str]:
     """Relative paths, with slashes, of all files below a folder; folder by folder, each sorted by name.
 
     Hidden names are left out. Links to folders are followed unless they lead to one that is walked already, or to one
     that holds `folder` itself. Names that are not UTF-8 are left out and told in `notes`: no column could hold them.
+    `skip`: a folder that is not walked.
     """
     top = os.path.realpath(folder)
-    seen: set[str] = set()
+    seen: set[str] = set() if skip is None else {os.path.realpath(skip)}
     for current, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(current)
         if real in seen or (real != top and top.startswith(real.rstrip(os.sep) + os.sep)):
@@ -84,18 +129,10 @@ def walk_files(folder: Path, notes: list[str] | None = None) -> Iterator[str]:
         for name in sorted(names):
             if name.startswith("."):
                 continue
-            if _is_utf8(prefix + name):
+            if is_utf8(prefix + name):
                 yield prefix + name
             elif notes is not None:
                 notes.append(f"{prefix + name!a} is left out, as its name is not UTF-8; rename it")
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def ending(name: str) -> str:
@@ -112,79 +149,42 @@ def _with(table: pa.Table, **constants: str | None) -> pa.Table:
     return table
 
 
-def _index_images(folder: Path, files: list[str], notes: list[str]) -> pa.Table:
-    """The loose images among the files of a folder, described by the .txt and .json of the same stem."""
-    names = set(files)
-    samples = _Samples()
-    for name in files:
-        if ending(name) not in IMAGE_ENDINGS:
-            continue
-        try:
-            status = os.stat(folder / name)
-        except OSError as error:
-            notes.append(f"{name} cannot be read ({error.strerror}) and is left out")
-            continue
-        if not stat.S_ISREG(status.st_mode):
-            continue
-        stem = name.rpartition(".")[0]
-        texts = {kind: _text(folder / f"{stem}.{kind}") for kind in ("txt", "json") if f"{stem}.{kind}" in names}
-        samples.add(name, 0, status.st_size, ending(name), texts.get("txt"), texts.get("json"))
-    table = samples.table()
-    return table.append_column("shard", table["key"])
+def _index_images(
+    folder: Path, files: Iterable[str], tars: list[str], described: Description, notes: list[str]
+) -> list[pa.Table]:
+    """The loose images among the files of a folder, described by the .txt and .json of the same stem; lists tars."""
+    tables = []
+    samples = Samples(described)
+    for _, group in itertools.groupby(files, key=lambda name: name.rpartition("/")[0]):
+        names = set(group)
+        for name in sorted(names):
+            if name.lower().endswith(".tar"):
+                tars.append(name)
+            elif ending(name) in IMAGE_ENDINGS:
+                _add_image(samples, folder, name, names, notes)
+            if len(samples) >= ROWS_PER_TABLE:
+                tables.append(samples.table())
+                samples = Samples(described)
+    return [table.append_column("shard", table["key"]) for table in (*tables, samples.table())]
 
 
-def _text(path: Path) -> bytes | None:
+def _add_image(samples: "Samples", folder: Path, name: str, names: set[str], notes: list[str]) -> None:
     try:
-        return path.read_bytes() if path.stat().st_size <= MAX_TEXT_BYTES else None
-    except OSError:
-        return None
+        status = os.stat(folder / name)
+    except OSError as error:
+        notes.append(f"{name} cannot be read ({error.strerror}) and is left out")
+        return
+    if not stat.S_ISREG(status.st_mode):
+        return
+    stem = name.rpartition(".")[0]
+    texts = {kind: read_text(folder / f"{stem}.{kind}") for kind in ("txt", "json") if f"{stem}.{kind}" in names}
+    samples.add(name, 0, status.st_size, ending(name), texts.get("txt"), texts.get("json"))
 
 
-@dataclass
-class _Samples:
-    """Growing columns of the images of one folder or shard."""
-
-    places: dict[str, list[Any]] = field(
-        default_factory=lambda: {name: [] for name in ("key", "offset", "size", "ext")}
-    )
-    texts: dict[str, list[str | None]] = field(default_factory=lambda: {name: [] for name in DESCRIPTION})
-
-    def add(self, key: str, offset: int, size: int, ext: str, text: bytes | None, described: bytes | None) -> None:
-        for column, value in zip(self.places.values(), (key, offset, size, ext), strict=True):
-            column.append(value)
-        values = _parse(described) if described else {}
-        if text is not None:
-            values["caption"] = text.decode("utf-8", "replace").strip() or values.get("caption")
-        for name, column in self.texts.items():
-            column.append(values.get(name))
-
-    def table(self) -> pa.Table:
-        columns = {**self.places, **self.texts}
-        return pa.table(
-            {name: pa.array(column, INDEX_SCHEMA.field(name).type) for name, column in columns.items()}
-        ).set_column(
-            list(columns).index("status"),
-            "status",
-            pc.fill_null(pa.array(self.texts["status"], pa.string()), "success"),
-        )
-
-
-def _parse(text: bytes) -> dict[str, str | None]:
-    """What a .json says of its image; nothing if it is not a JSON object."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    small = {key.lower(): value for key, value in found.items() if isinstance(value, str) and _is_utf8(value)}
-    return {name: next((small[key] for key in keys if key in small), None) for name, keys in DESCRIPTION.items()}
-
-
-def _index_tar(folder: Path, shard: str, notes: list[str]) -> pa.Table:
+def _index_tar(folder: Path, shard: str, described: Description, notes: list[str]) -> pa.Table:
     """The samples of one shard: members that share a name up to the first dot of its last part."""
-    known = _read_metadata((folder / shard).with_suffix(".parquet"), notes)
-    samples = _Samples()
+    known = read_metadata((folder / shard).with_suffix(".parquet"), described, notes)
+    samples = Samples(described)
     try:
         if not (folder / shard).is_file():  # a pipe would keep its reader waiting for ever
             raise FileNotFoundError(errno.ENOENT, "no such file")
@@ -240,35 +240,15 @@ def _with_dotted(groups: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]
     return result
 
 
-def _read_metadata(path: Path, notes: list[str]) -> pa.Table | None:
-    """img2dataset's table, its columns named as the index's and `key`; None where there is none."""
-    if not path.is_file():
-        return None
-    try:
-        names = {name.lower(): name for name in pq.read_schema(path).names}
-        wanted = {
-            column: next((names[n] for n in aliases if n in names), None) for column, aliases in DESCRIPTION.items()
-        }
-        if "key" not in names:
-            return None  # some other table that lies beside the shard
-        found = pq.read_table(path, columns=[names["key"], *(name for name in wanted.values() if name)])
-        table = pa.table({"key": found[names["key"]].cast(pa.string())})
-        for column, name in wanted.items():
-            values = found[name].cast(pa.string()) if name else pa.nulls(table.num_rows, pa.string())
-            table = table.append_column(column, values)
-    except (pa.ArrowException, OSError) as error:
-        notes.append(f"{path.name} cannot be read ({str(error).splitlines()[0]}); its shard is used without it")
-        return None
-    return table.filter(pc.is_valid(table["key"])).combine_chunks()
-
-
 def _join(images: pa.Table, known: pa.Table) -> pa.Table:
     """Describes images by img2dataset's table, and appends its failed downloads as rows without an image.
 
     Joined by key: the table's order is that of completion, not the shard's.
     """
     rows = pc.index_in(images["key"], value_set=known["key"].combine_chunks())
-    for name in ("caption", "url", "licence"):
+    for name in images.column_names:
+        if name not in known.column_names or name in ("key", "status", "reason"):
+            continue
         column = pc.coalesce(images[name], known[name].take(rows))
         images = images.set_column(images.schema.get_field_index(name), name, column)
     first = pc.equal(

@@ -8,29 +8,32 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from curation.images import ImageReader
 from curation.prediction import Loop, Output, Passing, predict_rows
 from curation.stage import Context, Stage, runtime
 from curation.workspace import read_parts
 from datamodules.decoding import ImageLimits, RefusedImage, decode_rgb
-from datamodules.indexing import index_pool, walk_files
+from datamodules.indexing import index_pool, join_inputs, walk_files, warnings_of
 
 
 @dataclass(frozen=True)
 class Index(Stage):
-    """Where every image of the pool lies: shard, offset, size. Images stay where they are."""
+    """Where every image lies: shard, offset, size. Images stay where they are: in the pool, fetched, or generated."""
 
     name: ClassVar[str] = "index"
-    reads: ClassVar[tuple[str, ...]] = ("scenes",)
+    reads: ClassVar[tuple[str, ...]] = ("scenes", "fetch", "synthesis")
 
     def check(self, context: Context) -> None:
-        """A pool must be named and be there."""
-        if context.pool is None:
+        """There must be images: a pool that is there, a search, or a generator."""
+        if context.pool is None and not {"fetch", "synthesis"} & set(context.stages):
             raise ValueError(
-                "pool is not set; give --pool PATH, a folder of images or of img2dataset / WebDataset shards"
+                "pool is not set; give --pool PATH, a folder of images or of img2dataset / WebDataset shards, or let "
+                "curation.search find images, or curation.synthesis make them"
             )
-        if "scenes" not in context.stages and not context.pool.exists():
+        if context.pool is not None and "scenes" not in context.stages and not context.pool.exists():
             raise FileNotFoundError(f"pool: {context.pool} does not exist; give a folder of images or of shards")
 
     def identity(self, context: Context) -> dict[str, Any]:
@@ -38,37 +41,41 @@ class Index(Stage):
         pool = context.pool
         if pool is None or "scenes" in context.stages:  # the maker's fingerprint stands for the pool
             return {}
-        return {"pool": str(pool.resolve()), "files": listing(pool)}
+        return {"pool": str(pool.resolve()), "files": listing(pool, context.workspace.root)}
 
     def run(self, context: Context) -> dict[str, Any]:
         """Scans folders and tar headers on rank 0."""
-        pool = context.pool
-        assert pool is not None  # check() refused it
+        return context.session.on_zero(lambda: self._run(context))
 
-        def work() -> dict[str, Any]:
-            table = index_pool(pool, root="pool")
-            context.workspace.write_index(table, {"pool": pool.resolve()})
-            return {"rows": table.num_rows, "summary": f"{table.num_rows} rows in {pool}", **_notes(table)}
+    def _run(self, context: Context) -> dict[str, Any]:
+        workspace = context.workspace
+        folders = {"pool": context.pool} if context.pool is not None else {}
+        tables = {name: index_pool(path, name, skip=workspace.root) for name, path in folders.items()}
+        for name, stage, source in (("fetched", "fetch", "real"), ("synthetic", "synthesis", "synthetic")):
+            if stage in context.stages:
+                folders[name] = workspace.stage_folder(stage)
+                tables[name] = index_pool(folders[name], name, source)
+        if "synthesis" in context.stages:
+            wanted = pq.read_table(folders["synthetic"] / "wanted.parquet", columns=["key"])["key"]
+            made = tables["synthetic"]
+            tables["synthetic"] = made.filter(pc.is_in(made["key"], value_set=wanted.combine_chunks()))
+        table = join_inputs(tables)
+        workspace.write_index(table, {name: path.resolve() for name, path in folders.items()})
+        counts = ", ".join(f"{tables[name].num_rows} rows in {path}" for name, path in folders.items())
+        return {"rows": table.num_rows, "summary": counts, "warnings": warnings_of(table)}
 
-        return context.session.on_zero(work)
 
-
-def listing(pool: Path) -> str:
-    """A checksum over the path, size and time of every file."""
+def listing(pool: Path, skip: Path | None = None) -> str:
+    """A checksum over the path, size and time of every file; `skip` names a folder that is left out."""
     digest = hashlib.sha256()
     if pool.is_file():
         stat = pool.stat()
         digest.update(f"{pool.name} {stat.st_size} {stat.st_mtime_ns}".encode())
     else:
-        for name in walk_files(pool):  # what the index sees: links followed, hidden names left out
+        for name in walk_files(pool, skip=skip):  # what the index sees: links followed, hidden names left out
             stat = os.lstat(pool / name) if not (pool / name).exists() else os.stat(pool / name)
             digest.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-def _notes(table: pa.Table) -> dict[str, Any]:
-    metadata = table.schema.metadata or {}
-    return {key.decode(): value.decode() for key, value in metadata.items() if key == b"warnings"}
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from curation.workspace import Workspace, write_part
+from datamodules.descriptions import INDEX_SCHEMA
 from datamodules.files import write_json
-from datamodules.indexing import INDEX_SCHEMA
 
 KEYS = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg", "g.jpg", "h.jpg"]
 # a cannot be read, b leaks, c is a copy of d, h is not retrieved; d, e, f, g are ranked in the order g, e, d, f.

@@ -6,7 +6,8 @@ import pytest
 
 from curation.images import ImageReader
 from datamodules.decoding import ImageLimits, RefusedImage
-from datamodules.indexing import INDEX_SCHEMA, index_pool
+from datamodules.descriptions import INDEX_SCHEMA
+from datamodules.indexing import index_pool
 from tests.tiny import picture
 
 

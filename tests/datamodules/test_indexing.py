@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from datamodules.decoding import decode_rgb
-from datamodules.indexing import INDEX_SCHEMA, index_pool, walk_files
+from datamodules.descriptions import INDEX_SCHEMA
+from datamodules.indexing import index_pool, join_inputs, walk_files, warnings_of
 from datamodules.store import ImageStore
 
 
@@ -232,3 +233,53 @@ def test_index_pool__the_same_whatever_the_order_of_creation(tmp_path: Path) -> 
 def test_walk_files__folder_by_folder_sorted(tmp_path: Path) -> None:
     write_files(tmp_path, dict.fromkeys(("b", "a/z", "a/b/c", "a.x/y", "c"), b""))
     assert list(walk_files(tmp_path)) == ["b", "c", "a/z", "a/b/c", "a.x/y"]
+
+
+MADE = {"concept": "ramen", "model": "sd", "revision": "1.0", "seed": 7, "unsafe": False, "opt_out": "what?"}
+PROVENANCE = ["made_for", "model", "revision", "seed", "unsafe", "opt_out"]
+
+
+@pytest.mark.parametrize("described_by", ["json", "parquet"])
+def test_index_pool__what_made_a_synthetic_image(tmp_path: Path, described_by: str) -> None:
+    members = {"1.png": picture(1), "1.txt": b"a bowl of ramen", "2.png": picture(2)}
+    if described_by == "json":
+        members["1.json"] = json.dumps(MADE).encode()
+    else:
+        pq.write_table(
+            pa.table({"key": ["1"], **{name: [value] for name, value in MADE.items()}}), tmp_path / "0.parquet"
+        )
+    write_tar(tmp_path / "0.tar", members)
+    made = index_pool(tmp_path, "synthetic", "synthetic").select(PROVENANCE).to_pylist()
+    assert list(made[0].values()) == ["ramen", "sd", "1.0", 7, False, None]  # an opt-out that is no flag says nothing
+    assert set(made[1].values()) == {None}
+    assert index_pool(tmp_path)["model"].null_count == 2  # a real image's column `model` may be a camera's
+
+
+def test_index_pool__a_download_that_its_server_forbids_is_an_opt_out(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"1.png": picture(1)})
+    said = [None, "Use of image disallowed by X-Robots-Tag directive", "HTTP Error 404: Not Found"]
+    status = ["success", "failed_to_download", "failed_to_download"]
+    pq.write_table(pa.table({"key": ["1", "2", "3"], "status": status, "error_message": said}), tmp_path / "0.parquet")
+    assert index_pool(tmp_path)["opt_out"].to_pylist() == [None, True, None]
+
+
+def test_index_pool__leaves_out_the_folder_to_skip(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.png": picture(1), "runs/mine/b.png": picture(2)})
+    assert index_pool(tmp_path, skip=tmp_path / "runs" / "mine")["key"].to_pylist() == ["a.png"]
+
+
+def test_index_pool__more_loose_images_than_are_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datamodules.indexing.ROWS_PER_TABLE", 2)
+    names = ["a.png", "b.png", "c.png", "in/d.png", "in/e.png"]
+    write_files(tmp_path, {name: picture(number) for number, name in enumerate(names)})
+    assert index_pool(tmp_path)["shard"].to_pylist() == names
+
+
+def test_join_inputs__prefixes_only_inputs_that_share_a_key(tmp_path: Path) -> None:
+    for name, keys in {"one": "ab", "two": "bc", "three": "d"}.items():
+        write_files(tmp_path / name, {f"{key}.png": picture(ord(key)) for key in keys})
+    (tmp_path / "three" / "cut.tar").write_bytes(b"")
+    joined = join_inputs({name: index_pool(tmp_path / name, name) for name in ("one", "two", "three")})
+    assert joined["key"].to_pylist() == ["d.png", "one/a.png", "one/b.png", "two/b.png", "two/c.png"]
+    assert joined["root"].to_pylist() == ["three", "one", "one", "two", "two"]
+    assert "cut.tar is empty" in warnings_of(joined)[0]
