@@ -17,16 +17,17 @@ def read_ledger(workspace: Path | Workspace, stages: Iterable[str] | None = None
     """The index and the columns of all finished stages, one row an image, null where a stage did not see it.
 
     stages: names of the stages to join; by default those that the present selection was made from, so that a stage
-    that ran under an earlier configuration, but has no part in the present one, is left out.
+    that ran under an earlier configuration, but has no part in the present one, is left out. So is a stage that read
+    what an interrupted rerun has since replaced.
     """
     space = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
     table = space.index
-    select = space.stage_record("select")
+    select = space.current_record("select")
     used = set(select["print"]["reads"]) | {"select"} if select else set(STAGES)
     if stages is not None:
         used = set(stages)
     for stage in STAGES:
-        if stage not in used or space.stage_record(stage) is None:
+        if stage not in used or space.current_record(stage) is None:
             continue
         part = space.columns(stage).combine_chunks()
         places = np.full(table.num_rows, -1, np.int64)

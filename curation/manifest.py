@@ -25,9 +25,14 @@ def write_manifest(ledger: pa.Table, keep: np.ndarray, folder: Path, roots: dict
 
 
 def verify_manifest(workspace: Workspace) -> None:
-    """Raises where dataset/full is missing, or is not the one that the select stage wrote."""
+    """Raises where dataset/full is missing, is not the one that the select stage wrote, or is being made anew."""
     record = workspace.stage_record("select")
     path = workspace.manifest()
+    if record is not None and workspace.current_record("select") is None:
+        raise ValueError(
+            f"{workspace.root} is between two runs: an earlier stage ran again after {path} was selected, and what "
+            "follows it has not; run `curate` with this config to its end"
+        )
     if record is None or not path.exists():
         raise FileNotFoundError(f"{path} is missing; run `curate` with this config first")
     if sha256_file(path) != record["result"]["manifest_sha256"]:

@@ -71,6 +71,10 @@ class Stage(ABC):
         """Raises what only the finished earlier stages can tell, before a result of an earlier run is cleared."""
         return None
 
+    def intact(self, context: Context) -> bool:
+        """Whether what a finished stage wrote outside its folder is still there; if not, it runs again."""
+        return True
+
     @abstractmethod
     def run(self, context: Context) -> dict[str, Any]:
         """Does the work on all ranks."""
@@ -106,7 +110,7 @@ def run_stage(stage: Stage, context: Context) -> bool:
     # Rank 0 looks and decides for all: an error of its look ends every rank, and no rank sees another state.
     print_, record = session.on_zero(lambda: (stage_fingerprint(stage, context), workspace.stage_record(stage.name)))
     folder = workspace.stage_folder(stage.name)
-    if record and record["fingerprint"] == print_["fingerprint"]:
+    if record and record["fingerprint"] == print_["fingerprint"] and session.on_zero(lambda: stage.intact(context)):
         context.say(f"{stage.name:<10} finished before: {record['summary']}")
         session.barrier()
         return False
@@ -127,6 +131,8 @@ def _why(record: dict[str, Any] | None, current: dict[str, Any], folder: Path) -
         return "goes on where it was stopped"
     if record is None:
         return "starts"
+    if record["fingerprint"] == current["fingerprint"]:
+        return "runs again (what it wrote is gone)"
     old = record["print"]
     changed = [
         f"{key} {old['settings'].get(key)!r} -> {value!r}"

@@ -73,6 +73,17 @@ class Workspace:
         """stage.json of a finished stage, else None."""
         return read_json(self.stage_folder(stage) / "stage.json")
 
+    def current_record(self, stage: str) -> dict[str, Any] | None:
+        """stage.json of a finished stage if what it read is still what is there, else None.
+
+        Between an interrupted rerun of an early stage and its end, later stages still hold columns of the old rows.
+        """
+        record = self.stage_record(stage)
+        reads = (record or {}).get("print", {}).get("reads", {})
+        parents = {name: self.current_record(name) for name in reads}
+        same = all(parent and parent["fingerprint"] == reads[name] for name, parent in parents.items())
+        return record if same else None
+
     @functools.cached_property
     def index(self) -> pa.Table:
         """The image index, one row an image, sorted by key."""

@@ -69,7 +69,7 @@ class View:
         self.ledger = read_ledger(self.space)
         self.records: dict[str, dict[str, Any]] = {}
         for stage in ("concepts", "scenes", "index", "ingest", "embed", *STAGES[1:]):
-            record = self.space.stage_record(stage)
+            record = self.space.current_record(stage)
             if record is not None:
                 self.records[stage] = record
         self.owner: dict[str, Any] = read_json(self.space.root / "workspace.json") or {}

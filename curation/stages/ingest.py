@@ -101,10 +101,9 @@ class Ingest(Stage):
         workspace = context.workspace
         index = workspace.index
         reader = ImageReader(index, workspace.roots, self.limits)
-        predict_rows(
-            context.session, Passing(), title=self.name, folder=workspace.stage_folder(self.name),
-            keys=index["key"].combine_chunks(), rows=np.arange(index.num_rows), load=_Look(reader), finish=_columns,
-            loop=Loop(self.chunk_rows, self.batch_size, self.num_workers),
+        look_at_rows(
+            context, reader, self.name, workspace.stage_folder(self.name), index["key"].combine_chunks(),
+            Loop(self.chunk_rows, self.batch_size, self.num_workers),
         )  # fmt: skip
         table = read_parts(workspace.stage_folder(self.name))
         readable = int(np.sum(table["readable"].to_numpy(zero_copy_only=False)))
@@ -118,6 +117,14 @@ class Ingest(Stage):
         refused = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
         summary = f"{readable} of {table.num_rows} images readable" + (f" (refused: {refused})" if refused else "")
         return {"rows": table.num_rows, "summary": summary, "reasons": reasons}
+
+
+def look_at_rows(context: Context, reader: ImageReader, title: str, folder: Path, keys: pa.Array, loop: Loop) -> None:
+    """Decodes every image of an index once; writes readable, reason, width, height, sha256."""
+    predict_rows(
+        context.session, Passing(), title=title, folder=folder, keys=keys, rows=np.arange(len(keys)),
+        load=_Look(reader), finish=_columns, loop=loop,
+    )  # fmt: skip
 
 
 @dataclass

@@ -12,10 +12,9 @@ from curation.leakage import max_similarity
 from curation.prediction import Loop
 from curation.stage import Context, Stage, runtime
 from curation.stages.embed import Embed, embed_rows
-from curation.stages.ingest import Ingest, listing
+from curation.stages.ingest import Ingest, listing, look_at_rows
 from curation.stages.rows import alive
 from curation.workspace import Workspace, write_part
-from datamodules.decoding import RefusedImage
 from datamodules.files import within
 from datamodules.indexing import index_pool
 
@@ -42,8 +41,9 @@ class Leakage(Stage):
             raise ValueError(f"curation.leakage.threshold must be a cosine in [-1, 1], got {self.threshold}")
         if not self.tests:
             raise ValueError("curation.leakage.tests names no folder; give the evaluation images, or `leakage: null`")
-        for path in self._folders(context):
-            if "scenes" not in context.stages and not path.exists():
+        for test in self.tests:
+            path = within(test, context.workspace.root)
+            if test not in self._made(context) and not path.exists():
                 raise FileNotFoundError(f"curation.leakage.tests: {path} does not exist")
 
     def _folders(self, context: Context) -> list[Path]:
@@ -55,10 +55,13 @@ class Leakage(Stage):
 
     def identity(self, context: Context) -> dict[str, Any]:
         """Names, sizes and times of the test images."""
-        made = [test for test in self.tests if "scenes" in context.stages and test.startswith("workspace:scenes/")]
+        made = self._made(context)
         folders = {test: within(test, context.workspace.root) for test in self.tests if test not in made}
-        # What the scenes stage makes is a function of its settings, and may not be there yet.
         return {"tests": {test: listing(path) for test, path in folders.items()}, "made": made}
+
+    def _made(self, context: Context) -> list[str]:
+        """Folders that the scenes stage makes: a function of its settings, and maybe not there yet."""
+        return [test for test in self.tests if "scenes" in context.stages and test.startswith("workspace:scenes/")]
 
     def run(self, context: Context) -> dict[str, Any]:
         """Writes leak_similarity, leaks_from, leaks."""
@@ -81,14 +84,16 @@ class Leakage(Stage):
         embed, ingest = context.stages["embed"], context.stages["ingest"]
         assert isinstance(embed, Embed) and isinstance(ingest, Ingest)
         reader = ImageReader(space.index, space.roots, ingest.limits)
-        rows = range(space.index.num_rows)
-        readable = context.session.on_zero(lambda: np.array([row for row in rows if _decodes(reader, row)], np.int64))
+        keys = space.index["key"].combine_chunks()
+        loop = Loop(embed.chunk_rows, self.batch_size, embed.num_workers)
+        look_at_rows(context, reader, "leakage", space.stage_folder("ingest"), keys, loop)
+        context.session.on_zero(lambda: (space.stage_folder("ingest") / "stage.json").write_text("{}"))
+        readable = np.flatnonzero(space.rows_where("ingest", "readable"))
         if not len(readable):
             raise ValueError(f"curation.leakage.tests: no image of {', '.join(self.tests)} can be decoded")
         embed_rows(
-            context, {"copy": embed.copy.load()}, reader, readable, self.name, space.stage_folder("embed"),
-            space.index["key"].combine_chunks(), Loop(embed.chunk_rows, self.batch_size, embed.num_workers),
-        )  # fmt: skip
+            context, {"copy": embed.copy.load()}, reader, readable, self.name, space.stage_folder("embed"), keys, loop
+        )
         context.session.on_zero(lambda: (space.stage_folder("embed") / "stage.json").write_text("{}"))
         return space
 
@@ -111,11 +116,3 @@ class Leakage(Stage):
         summary = f"{int(leaks.sum())} of {len(rows)} images leak from {len(test_rows)} test images{note}"
         return {"rows": len(rows), "summary": summary, "tests": list(self.tests), "test_images": len(test_rows),
                 "unreadable_tests": skipped}  # fmt: skip
-
-
-def _decodes(reader: ImageReader, row: int) -> bool:
-    try:
-        reader.rgb(row)
-    except RefusedImage:
-        return False
-    return True

@@ -38,6 +38,10 @@ class Select(Stage):
         if self.target_size is not None and self.target_size < 1:
             raise ValueError(f"curation.select.target_size must be at least 1, got {self.target_size}")
 
+    def intact(self, context: Context) -> bool:
+        """The manifest may have been deleted to have it written anew."""
+        return context.workspace.manifest().exists()
+
     def check_ready(self, context: Context) -> None:
         """So many images must be left."""
         if self.target_size is not None:

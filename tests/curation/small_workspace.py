@@ -52,6 +52,6 @@ def save_workspace(root: Path) -> Workspace:
         removal_rank=pa.array([None] * 3 + [2, 1, 3, 0, None], pa.int64()),
         keep=[False, False, False, True, True, True, False, False], drop_reason=reasons,
     )  # fmt: skip
-    reads = dict.fromkeys(["ingest", "retrieve", "leakage", "duplicates", "ood"], "x")
+    reads = {name: f"print-of-{name}" for name in ("ingest", "retrieve", "leakage", "duplicates", "ood")}
     finish(space, "select", print={"reads": reads})
     return space

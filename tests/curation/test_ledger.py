@@ -44,6 +44,14 @@ def test_read_ledger__unfinished_stages_are_left_out(space: Workspace) -> None:
     assert "leaks" not in read_ledger(space, ["ingest"]).column_names
 
 
+def test_read_ledger__columns_of_rows_that_were_replaced_are_left_out(space: Workspace) -> None:
+    finish(space, "ood", print={"reads": {"ingest": "print-of-ingest"}})
+    finish(space, "select", print={"reads": {"ingest": "print-of-ingest", "ood": "print-of-ood"}})
+    assert {"ood", "keep"} <= set(read_ledger(space).column_names)
+    finish(space, "ingest", fingerprint="another index")
+    assert not {"ood", "keep"} & set(read_ledger(space).column_names)
+
+
 def test_drop_reasons__first_stage_counts(space: Workspace) -> None:
     reasons = ["unreadable", "leak", "duplicate", None, None, None, None, "not_retrieved"]
     assert drop_reasons(read_ledger(space)).tolist() == reasons

@@ -51,3 +51,12 @@ def test_verify_manifest__missing_edited_and_right(space: Workspace) -> None:
     write_manifest(read_ledger(space), ~KEEP, space.dataset_folder(), space.roots)
     with pytest.raises(ValueError, match=r"is not the manifest that .* wrote .*Move it away, delete .*columns/select"):
         verify_manifest(space)
+
+
+def test_verify_manifest__between_two_runs(space: Workspace) -> None:
+    checksum = write_manifest(read_ledger(space), KEEP, space.dataset_folder(), space.roots)
+    finish(space, "select", result={"manifest_sha256": checksum}, print={"reads": {"ood": "print-of-ood"}})
+    verify_manifest(space)
+    finish(space, "ood", print={"reads": {"ingest": "of an index that was replaced"}})
+    with pytest.raises(ValueError, match="is between two runs: an earlier stage ran again"):
+        verify_manifest(space)

@@ -177,3 +177,21 @@ def test_stage_fingerprint__a_stage_that_draws_nothing_is_the_same_for_every_see
     context.seed = 7
     assert stage_fingerprint(Plain(), context)["fingerprint"] == before[0]
     assert stage_fingerprint(Count(), context)["fingerprint"] != before[1]
+
+
+def test_run_stage__runs_again_when_what_it_wrote_elsewhere_is_gone(
+    context: Context, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @dataclass(frozen=True)
+    class Writes(Count):
+        def intact(self, context: Context) -> bool:
+            return (context.workspace.root / "elsewhere").exists()
+
+        def run(self, context: Context) -> dict[str, Any]:
+            (context.workspace.root / "elsewhere").write_text("")
+            return super().run(context)
+
+    assert run(context, Writes()) == [True] and run(context, Writes()) == [False]
+    (context.workspace.root / "elsewhere").unlink()
+    assert run(context, Writes()) == [True]
+    assert last_lines(capsys)[-1] == "count      runs again (what it wrote is gone)"

@@ -105,7 +105,7 @@ class Maker:
         reasons[~self.readable], reasons[2], reasons[[7, 8]], reasons[keep] = "unreadable", "leak", "duplicate", None
         columns = {"front": pa.array(front, mask=front < 0), "removal_rank": pa.array(rank, mask=rank < 0)}
         self.part("select", self.every, **columns, keep=keep, drop_reason=pa.array(reasons, pa.string()))
-        reads = dict.fromkeys(("ingest", "leakage", "duplicates", "text", "ood"), "x")
+        reads = dict.fromkeys(("ingest", "leakage", "duplicates", "text", "ood"), "f" * 16)
         result = {"knees": [4, 2, None], "cut": 4, "kept": int(keep.sum()), "target_size": None}
         self.finish("select", result, print={"reads": reads})
 
