@@ -8,7 +8,7 @@ what was done before: the same input gives the same bytes.
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from curation.workspace import write_part
 
 # What a chunk becomes: columns of its table (without row and key) and arrays, one row an image, for .npy files.
 Output = tuple[dict[str, Any], dict[str, np.ndarray]]
+# Writes a chunk: its number, its rows int64, and the outputs of `predict_step` over all of them.
+Write = Callable[[int, np.ndarray, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,10 @@ class _Progress:
 
 
 class _ChunkWriter(Callback):
-    """Collects a chunk's batches and writes its files: arrays first, Parquet last as the sign that it is whole."""
+    """Collects a chunk's batches and hands them to `write` when they are complete."""
 
-    def __init__(
-        self, folder: Path, names: list[int], sizes: list[int], keys: pa.Array, finish: Callable, bar: _Progress
-    ) -> None:
-        self.folder, self.names, self.sizes, self.keys = folder, names, sizes, keys
-        self.finish, self.bar = finish, bar
+    def __init__(self, chunks: list[tuple[int, int]], write: Write, bar: _Progress) -> None:
+        self.chunks, self.write, self.bar = chunks, write, bar  # chunks: (number, size) in order
         self.current = 0
         self.rows: list[int] = []
         self.outputs: list[dict[str, Any]] = []
@@ -106,11 +105,11 @@ class _ChunkWriter(Callback):
         self.rows += list(batch["row"])
         self.outputs.append({key: _host(value) for key, value in outputs.items()})
         self.bar.step(len(batch["row"]))
-        if len(self.rows) < self.sizes[self.current]:
+        number, size = self.chunks[self.current]
+        if len(self.rows) < size:
             return
         merged = {key: _merge([output[key] for output in self.outputs]) for key in self.outputs[0]}
-        columns, arrays = self.finish(np.asarray(self.rows), merged)
-        write_part(self.folder, self.names[self.current], np.asarray(self.rows), self.keys, columns, arrays)
+        self.write(number, np.asarray(self.rows), merged)
         self.current += 1
         self.rows, self.outputs = [], []
 
@@ -152,11 +151,36 @@ def predict_rows(
     starts = np.flatnonzero(np.diff(chunk_of, prepend=-1))
     chunks = dict(zip(chunk_of[starts].tolist(), np.split(rows, starts[1:]), strict=True)) if len(rows) else {}
 
-    def missing() -> list[int]:
-        return [number for number in chunks if not (folder / f"part-{number:05d}.parquet").exists()]
+    def write(number: int, rows: np.ndarray, outputs: dict[str, Any]) -> None:
+        columns, arrays = finish(rows, outputs)  # arrays first, Parquet last as the sign that the part is whole
+        write_part(folder, number, rows, keys, columns, arrays)
 
-    # Rank 0 looks once and tells the others, else a fast rank's first part would race a slow rank's look.
-    todo = session.broadcast(missing() if session.is_zero else [])
+    def done(number: int) -> bool:
+        return (folder / f"part-{number:05d}.parquet").exists()
+
+    predict_chunks(session, module, title=title, chunks=chunks, done=done, load=load, write=write, loop=loop)
+    if not rows.size:  # a stage that no row reached still has one, empty, part
+        session.on_zero(lambda: write(0, np.empty(0, np.int64), {}))
+
+
+def predict_chunks(
+    session: Session,
+    module: LightningModule,
+    *,
+    title: str,
+    chunks: Mapping[int, np.ndarray],
+    done: Callable[[int], bool],
+    load: Callable[[int], dict[str, Any]],
+    write: Write,
+    loop: Loop,
+) -> None:
+    """Runs `module.predict_step` over chunks of rows (number -> rows int64) on all ranks, each chunk on one of them.
+
+    done(number): whether a chunk was written before; it is not done again. write: must make a chunk appear whole or
+    not at all. Of `loop`, `chunk_rows` is not used. Returns when all ranks are through.
+    """
+    # Rank 0 looks once and tells the others, else a fast rank's first chunk would race a slow rank's look.
+    todo = session.on_zero(lambda: [number for number in chunks if not done(number)])
     mine = todo[session.rank :: session.world_size]
     if todo:
         batches = _Batches(load, [chunks[number] for number in mine], loop.batch_size)
@@ -165,19 +189,12 @@ def predict_rows(
             batches, batch_size=None, num_workers=workers, pin_memory=torch.cuda.is_available(),
             prefetch_factor=4 if workers else None,
         )  # fmt: skip
-        left = sum(len(chunks[number]) for number in todo)
-        bar = _Progress(title, len(rows), len(rows) - left, session.world_size, session.is_zero)
-        writer = _ChunkWriter(folder, mine, [len(chunks[number]) for number in mine], keys, finish, bar)
+        total, left = (sum(len(chunks[number]) for number in numbers) for numbers in (chunks, todo))
+        bar = _Progress(title, total, total - left, session.world_size, session.is_zero)
+        writer = _ChunkWriter([(number, len(chunks[number])) for number in mine], write, bar)
         module.allow_zero_length_dataloader_with_multiple_devices = True
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*(LeafSpec|does not have many workers).*")
             session.trainer(callbacks=[writer]).predict(module, loader, return_predictions=False)
         bar.close()
     session.barrier()
-    if not rows.size:  # a stage that no row reached still has one, empty, part
-
-        def empty() -> None:
-            columns, arrays = finish(np.empty(0, np.int64), {})
-            write_part(folder, 0, np.empty(0, np.int64), keys, columns, arrays)
-
-        session.on_zero(empty)
