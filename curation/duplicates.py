@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from curation.arrays import like, to_numpy
@@ -62,7 +63,9 @@ def join_neighbours(vectors: np.ndarray, threshold: float, k: int, groups: Compo
         groups.join(left[similar], right[similar])
 
 
-def choose_representatives(groups: np.ndarray, keys: Sequence[str], eligible: np.ndarray, seed: int) -> np.ndarray:
+def choose_representatives(
+    groups: np.ndarray, keys: Sequence[str] | pa.Array, eligible: np.ndarray, seed: int
+) -> np.ndarray:
     """int64 [N]: row that is kept of each row's group, -1 where no member is eligible.
 
     groups: int [N] labels; keys: N unique names; eligible: bool [N]. A seeded draw that depends on the members' keys
@@ -82,8 +85,10 @@ def choose_representatives(groups: np.ndarray, keys: Sequence[str], eligible: np
     single = candidates[count[group[candidates]] == 1]
     chosen[group[single]] = single
     lowest: dict[int, bytes] = {}
-    for row in candidates[count[group[candidates]] > 1].tolist():
-        draw = hashlib.sha256(f"{seed}:{keys[row]}".encode()).digest()
+    drawn = candidates[count[group[candidates]] > 1]
+    own = keys.take(pa.array(drawn)).to_pylist() if isinstance(keys, pa.Array) else [keys[row] for row in drawn]
+    for row, key in zip(drawn.tolist(), own, strict=True):
+        draw = hashlib.sha256(f"{seed}:{key}".encode()).digest()
         place = int(group[row])
         if place not in lowest or draw < lowest[place]:
             lowest[place] = draw

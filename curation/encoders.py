@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import logging
 import pickle
 import warnings
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from curation.known_weights import verify_file
 from datamodules.files import sha256_file
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -186,6 +188,10 @@ def _open_named(model: str, pretrained: str | None) -> tuple[nn.Module, dict[str
             f"curation.embed.image_text.pretrained: {model} needs weights; give a file, or one of "
             f"{', '.join(open_clip.list_pretrained_tags_by_model(model)) or '(none is published)'}"
         )
+    verify_file(Path(pretrained or ""), "curation.embed.image_text.pretrained")
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.CRITICAL)  # open_clip tells the root logger what the error tells again
     try:
         net = open_clip.create_model(model, pretrained=pretrained)
         tokenizer = open_clip.get_tokenizer(model)
@@ -196,6 +202,8 @@ def _open_named(model: str, pretrained: str | None) -> tuple[nn.Module, dict[str
             f"({_brief(error)}). Download them where there is a network (open_clip caches them below HF_HOME), then "
             "copy them here and give the file as `pretrained`, or a folder with open_clip_config.json as `model`"
         ) from error
+    finally:
+        root.setLevel(before)
     return net.float(), open_clip.get_model_preprocess_cfg(net), tokenizer
 
 
@@ -231,6 +239,7 @@ class CopyDescriptor(_Encoder):
                 "github.com/facebookresearch/sscd-copy-detection (sscd_disc_mixup.torchscript.pt); download one and "
                 "give the file's path"
             )
+        verify_file(file, "curation.embed.copy.model")
         try:
             with warnings.catch_warnings():  # TorchScript is SSCD's published format, whatever torch thinks of it
                 warnings.filterwarnings("ignore", ".*torch.jit.*")

@@ -4,6 +4,9 @@
 """
 
 import json
+import os
+import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +15,8 @@ from pas_train.parsing import accept_sections, section_parser
 
 if TYPE_CHECKING:
     from curation.pipeline import Curation
+    from curation.session import Session
+    from curation.stage import Context
     from curation.workspace import Workspace
 
 OTHERS = ("model", "data", "evaluation", "tracking", "checkpoint", "ckpt_path", "weights_only")
@@ -36,32 +41,82 @@ def launched_devices(devices: Any, num_nodes: int) -> tuple[Any, int]:
     return agree(devices, num_nodes)
 
 
-def run_curation(curation: "Curation", workspace: Path, pool: str | None, trainer: dict[str, Any]) -> Path:
-    """Runs the stages that are missing or stale on the devices of the trainer section; returns the manifest."""
+def curation_session(curation: "Curation", trainer: dict[str, Any]) -> "Session":
+    """The processes and devices of the trainer section, with the curation's precision."""
     from curation.session import Session
 
     devices = trainer.get("devices", "auto")
     if isinstance(devices, str) and devices.lstrip("-").isdigit():
         devices = int(devices)
     strategy = trainer.get("strategy", "auto")
-    session = Session(
+    return Session(
         trainer.get("accelerator", "auto"),
         devices,
         int(trainer.get("num_nodes") or 1),
         strategy if isinstance(strategy, str) else "auto",
         curation.precision,
     )
+
+
+def run_curation(curation: "Curation", workspace: Path, pool: str | None, trainer: dict[str, Any]) -> Path:
+    """Runs the stages that are missing or stale on the devices of the trainer section; returns the manifest."""
+    session = curation_session(curation, trainer)
     return curation.run(workspace, Path(pool) if pool else None, session)
 
 
-def curate(command: str, args: Sequence[str]) -> None:
-    """The command `curate`."""
-    parser = section_parser("Builds the data set of a config: what is missing or stale, nothing else.")
+def _parse_curation(args: Sequence[str], description: str) -> tuple[Any, "Curation"]:
+    """The command line, and the pipeline that it describes."""
+    parser = section_parser(description)
     parser.add_argument("--curation", type=curation_class(), help="the pipeline")
     parser.add_argument("--trainer", type=dict, default={}, help="accelerator, devices, num_nodes, strategy")
     accept_sections(parser, *OTHERS, "seed_everything")
     config = parser.parse_args(list(args))
-    curation = parser.instantiate(config).curation
+    return config, parser.instantiate(config).curation
+
+
+def _context(config: Any, curation: "Curation") -> "Context":
+    """What the stages share, without starting other processes."""
+    pool = Path(config.pool) if config.pool else None
+    session = curation_session(curation, {**config.trainer, "devices": 1})
+    return curation.context(workspace_path(config.workspace, curation.domain), pool, session)
+
+
+def doctor(command: str, args: Sequence[str]) -> None:
+    """The command `doctor`: what this machine lacks for a config; ends with status 1 if anything does."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the hub's library is imported: nothing is downloaded
+    from curation.doctor import Finding, examine
+
+    config, curation = _parse_curation(args, "Says what this machine lacks for a config; downloads nothing.")
+    findings = []
+    for finding in (*examine(_context(config, curation)), Finding("ok", "tracking", _tracking(config.tracking))):
+        findings.append(finding)
+        head = f"{finding.level:<5} {finding.subject:<11} "
+        wrapped = textwrap.fill(finding.text, 118, initial_indent=head, subsequent_indent=" " * len(head),
+                                break_long_words=False, break_on_hyphens=False)  # fmt: skip
+        print(wrapped, flush=True)
+    failed = sum(finding.level == "fail" for finding in findings)
+    print(f"\n{failed} of {len(findings)} findings to mend" if failed else "\nnothing to mend")
+    if failed:
+        sys.exit(1)
+
+
+def _tracking(settings: Any) -> str:
+    """Where the figures of a run will go."""
+    import importlib.util
+
+    from pas_train.tracking import decide_mode
+
+    if settings is not None and settings.get("enabled") is False:
+        return "off; metrics.csv and results.json only"
+    if importlib.util.find_spec("wandb") is None:
+        return "wandb is not installed: metrics.csv and results.json only"
+    mode, reason = decide_mode(settings.get("offline") if settings is not None else None)
+    return f"W&B {mode}" + (f": {reason}" if reason else "")
+
+
+def curate(command: str, args: Sequence[str]) -> None:
+    """The command `curate`."""
+    config, curation = _parse_curation(args, "Builds the data set of a config: what is missing or stale, nothing else.")
     workspace = workspace_path(config.workspace, curation.domain)
     manifest = run_curation(curation, workspace, config.pool, config.trainer)
     print(f"data set    {manifest}")

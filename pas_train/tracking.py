@@ -39,7 +39,7 @@ def make_wandb_logger(
     (folder / "wandb").mkdir(parents=True, exist_ok=True)
     arguments = {"project": project, "group": group, "name": name, "dir": str(folder), "config": config}
     try:
-        mode, reason = _mode(offline)
+        mode, reason = decide_mode(offline)
         if mode == "online":
             return _begin(mode, arguments)
     except wandb.errors.Error as error:  # no network, or a key that the server refuses
@@ -51,7 +51,7 @@ def make_wandb_logger(
     return logger
 
 
-def _mode(offline: bool | None) -> tuple[Mode, str]:
+def decide_mode(offline: bool | None = None) -> tuple[Mode, str]:
     """online, offline or disabled, and the reason in words."""
     import wandb
 

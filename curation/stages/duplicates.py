@@ -45,7 +45,7 @@ class Duplicates(Stage):
         own = keys.take(pa.array(rows))
         # Leaks are out before the draw, else a leaking representative would take its clean copies with it.
         eligible = np.isin(rows, alive(context, "retrieve", "leakage"), assume_unique=True)
-        chosen = choose_representatives(groups, own.to_pylist(), eligible, context.seed)
+        chosen = choose_representatives(groups, own, eligible, context.seed)
         copy = (chosen >= 0) & (chosen != np.arange(len(rows)))
         duplicate_of = own.take(pa.array(np.where(copy, chosen, 0), mask=~copy))
         columns = {"duplicate_group": rows[groups], "duplicate_of": duplicate_of}

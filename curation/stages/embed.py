@@ -109,8 +109,16 @@ class Embed(Stage):
         return {**models, "precision": context.session.precision}
 
     def check(self, context: Context) -> None:
-        """Loads the models: a missing weight is told before the first image is read."""
-        self.encoders()
+        """Loads the models: all missing weights are told at once, before the first image is read."""
+        missing = []
+        for settings in (self.image_text, self.copy, self.clipn):
+            try:
+                if settings is not None:
+                    settings.load()
+            except (ValueError, OSError) as error:
+                missing.append(error)
+        if missing:
+            raise type(missing[0])(". Also, ".join(str(error) for error in missing))
 
     def encoders(self) -> dict[str, Encoder]:
         """Name of the stored array -> encoder."""

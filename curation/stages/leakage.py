@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation.images import ImageReader
 from curation.leakage import max_similarity
@@ -103,10 +104,8 @@ class Leakage(Stage):
         rows, pool = rows[kept], pool[kept]
         test_rows, test = tests.embeddings("embed", "copy")
         similarity, closest = max_similarity(pool, test)
-        names = tests.index["key"].combine_chunks().take(pa.array(test_rows[closest]))
-        roots = tests.index["root"].combine_chunks().take(pa.array(test_rows[closest]))
         folders = {name: path.name for name, path in tests.roots.items()}
-        origin = [f"{folders[root.as_py()]}/{name.as_py()}" for root, name in zip(roots, names, strict=True)]
+        origin = _origins(tests.index, folders).take(pa.array(test_rows[closest]))
         leaks = similarity > self.threshold
         columns = {"leak_similarity": pa.array(similarity, pa.float32()), "leaks_from": origin, "leaks": leaks}
         keys = context.workspace.index["key"].combine_chunks()
@@ -116,3 +115,10 @@ class Leakage(Stage):
         summary = f"{int(leaks.sum())} of {len(rows)} images leak from {len(test_rows)} test images{note}"
         return {"rows": len(rows), "summary": summary, "tests": list(self.tests), "test_images": len(test_rows),
                 "unreadable_tests": skipped}  # fmt: skip
+
+
+def _origins(index: pa.Table, folders: dict[str, str]) -> pa.Array:
+    """FOLDER/KEY of every test image."""
+    places = pc.index_in(index["root"].combine_chunks(), value_set=pa.array(list(folders)))
+    names = pa.array(list(folders.values())).take(places)
+    return pc.binary_join_element_wise(names, index["key"].combine_chunks(), "/")

@@ -217,3 +217,13 @@ def test_fit__last_checkpoint_is_the_end_also_where_few_are_saved(home: Path, cu
     more = ("--trainer.max_epochs", 1, "--checkpoint.every_n_epochs", 5, "--tracking.enabled", "false")
     assert pas("fit", home, curated, *more) == 0
     assert torch.load(last(curated), weights_only=False)["epoch"] == 1  # done, not begun
+
+
+def test_doctor__says_what_is_missing_and_ends_with_status_1(home: Path, curated: Path, capsys: Said) -> None:
+    assert pas("doctor", home, curated) == 0
+    said = capsys.readouterr().out
+    assert "nothing to mend" in said and "ok    images      every file of the 48 indexed rows is there" in said
+    assert pas("doctor", home, curated, "--curation.embed.copy.model", "sscd_disc_large.torchscript.pt") == 1
+    said = capsys.readouterr().out
+    assert "fail  embed       curation.embed.copy.model: sscd_disc_large.torchscript.pt does not exist" in said
+    assert "CC BY-NC 4.0" in said and "1 of " in said.splitlines()[-1]

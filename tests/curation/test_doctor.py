@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+
+from curation.doctor import Finding, examine, examine_disk, examine_store
+from curation.pipeline import Curation
+from curation.session import Session
+from curation.stages.concepts import Concepts
+from curation.stages.embed import Copy, Embed, ImageText
+from curation.workspace import Workspace
+from tests.curation.small_workspace import save_workspace
+from tests.tiny import save_clip, save_descriptor, save_pool
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    save_clip(folder / "clip")
+    save_descriptor(folder / "copy.pt")
+    save_pool(folder / "pool", 3)
+    return folder
+
+
+def findings(home: Path, workspace: Path, copy: str, **changes: object) -> dict[str, Finding]:
+    curation = Curation(
+        "patterns",
+        concepts=Concepts(words=["squares"]),
+        embed=Embed(ImageText(str(home / "clip"), None), Copy(str(home / copy), 24)),
+        text=None,
+        **changes,
+    )
+    context = curation.context(workspace, home / "pool", Session(accelerator="cpu"))
+    return {finding.subject: finding for finding in examine(context)}
+
+
+def test_examine__a_machine_that_has_everything(home: Path, tmp_path: Path) -> None:
+    found = findings(home, tmp_path / "ws", "copy.pt")
+    assert {finding.level for finding in found.values()} <= {"ok", "note"}
+    assert found["embed"] == Finding("ok", "embed", "settings, files and models are here")
+    assert found["images"].text == "not indexed yet"
+    assert not (tmp_path / "ws").exists()  # it looks, and makes nothing
+
+
+def test_examine__names_what_is_missing_and_goes_on(home: Path, tmp_path: Path) -> None:
+    found = findings(home, tmp_path / "ws", "sscd_disc_mixup.torchscript.pt")
+    assert found["embed"].level == "fail" and "curation.embed.copy.model" in found["embed"].text
+    assert found["ood"].level == "ok"
+    weights = found["weights"].text
+    assert "curation.embed.copy.model: sscd_disc_mixup.torchscript.pt, CC BY-NC 4.0, 0.1 GB, from https" in weights
+
+
+def test_examine_disk__too_small_for_the_plan(tmp_path: Path) -> None:
+    assert examine_disk(tmp_path / "not" / "yet", None).level == "ok"
+    assert examine_disk(tmp_path, 1e-3).level == "ok"
+    full = examine_disk(tmp_path, 1e9)
+    assert full.level == "fail" and "the plan needs about 1000000000" in full.text
+
+
+def test_examine_store__files_that_are_gone_or_cut(tmp_path: Path) -> None:
+    space = save_workspace(tmp_path)
+    (tmp_path / "pool").mkdir()
+    for name in space.index["key"].to_pylist():
+        (tmp_path / "pool" / name).write_bytes(bytes(10))
+    assert [finding.level for finding in examine_store(Workspace(tmp_path))] == ["ok"]
+    (tmp_path / "pool" / "a.jpg").unlink()
+    (tmp_path / "pool" / "b.jpg").write_bytes(bytes(9))
+    texts = sorted(finding.text for finding in examine_store(Workspace(tmp_path)) if finding.level == "fail")
+    assert len(texts) == 2
+    assert "a.jpg cannot be read (No such file or directory)" in texts[0]
+    assert "b.jpg was cut: 9 bytes, the index knows of 10" in texts[1]

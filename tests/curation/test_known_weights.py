@@ -1,0 +1,67 @@
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from curation.encoders import CopyDescriptor, ImageTextEncoder
+from curation.known_weights import KNOWN, known, named_models, verify_file
+from curation.stages.embed import Embed, ImageText
+from curation.stages.ood import Ood
+
+
+def test_known__by_the_names_of_the_yaml_and_by_file_name() -> None:
+    assert known("ViT-L-14/openai").licence == "MIT"
+    assert known("/models/sscd_disc_mixup.torchscript.pt").role == "copy descriptor"
+    assert known("my-own-model") is None
+
+
+@pytest.mark.parametrize("entry", KNOWN, ids=lambda entry: entry.name)
+def test_known__every_entry_says_where_it_comes_from(entry) -> None:
+    assert entry.source.startswith("https://") and entry.licence
+    assert entry.sha256 is None or re.fullmatch("[0-9a-f]{64}", entry.sha256)
+    assert entry.gigabytes is None or 0.05 < entry.gigabytes < 200
+
+
+def test_verify_file__a_published_name_with_other_bytes_is_refused(tmp_path: Path) -> None:
+    damaged = tmp_path / "ViT-L-14.pt"
+    damaged.write_bytes(b"half a download")
+    with pytest.raises(ValueError, match=r"my\.key: .*ViT-L-14\.pt is not the file that its publisher offers"):
+        verify_file(damaged, "my.key")
+    with pytest.raises(ValueError, match=r"curation\.embed\.image_text\.pretrained: .*Download it again from https"):
+        ImageTextEncoder.load("ViT-L-14", str(damaged))
+    damaged.rename(tmp_path / "mine.pt")
+    verify_file(tmp_path / "mine.pt", "my.key")
+    verify_file(tmp_path / "nothing.pt", "my.key")
+
+
+def test_verify_file__is_asked_for_copy_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = next(entry for entry in KNOWN if entry.sha256)
+    file = tmp_path / entry.source.rpartition("/")[2]
+    file.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"curation\.embed\.copy\.model: .* is damaged or another model"):
+        CopyDescriptor.load(str(file))
+
+
+@dataclass
+class Generator:
+    model: str = "served"
+    endpoint: str | None = "http://localhost:1/v1"
+
+
+@dataclass
+class Stage:
+    generator: Generator = field(default_factory=Generator)
+    checker: Generator = field(default_factory=lambda: Generator("local", None))
+    other: Generator | None = None
+
+
+def test_named_models__of_nested_settings() -> None:
+    embed = Embed(clipn=ImageText("ViT-B-16", "laion2b_s34b_b88k"))
+    assert list(named_models(embed, "curation.embed")) == [
+        ("curation.embed.image_text.model", "ViT-L-14/openai"),
+        ("curation.embed.copy.model", "sscd_disc_mixup.torchscript.pt"),
+        ("curation.embed.clipn.model", "ViT-B-16/laion2b_s34b_b88k"),
+    ]
+    assert list(named_models(Ood(no_branch="no.pt"), "curation.ood")) == [("curation.ood.no_branch", "no.pt")]
+    assert list(named_models(Stage(), "x")) == [("x.checker.model", "local")]  # what an endpoint serves is elsewhere
