@@ -1,9 +1,12 @@
-"""`ask`: requests in, answers out, and only what is not stored is asked."""
+"""`ask`: requests in, answers out, and only what is not stored is asked. Imports no torch."""
 
 from pathlib import Path
 
+from curation.language.answers import Naming, open_store, to_answer
 from curation.language.models import Answer, LanguageModel, Request
 from curation.session import Session
+
+NOT_ASKED = Answer("", "failed", error="not asked: the limit of calls was reached")
 
 
 def ask(
@@ -12,7 +15,7 @@ def ask(
 ) -> list[Answer]:  # fmt: skip
     """The answers to `requests`, in order, the same on every rank. Called by all ranks.
 
-    Equal requests are asked once, stored answers are not asked again; failed ones are.
+    Equal requests are asked once; stored answers are not asked again, failed ones are.
 
     Args:
         model: Whom to ask.
@@ -23,9 +26,42 @@ def ask(
         title: Of the progress bar.
         max_calls: At most so many requests are asked; the others come back as failed and are not stored.
     """
-    raise NotImplementedError
+
+    def look() -> tuple[list[str], list[int], list[bool]]:
+        """Names of all requests, the places of those to ask, and which of these failed before."""
+        store = open_store(folder)
+        store.refresh()
+        names = [naming.id(request) for request in requests]
+        first = {name: place for place, name in reversed(list(enumerate(names)))}
+        missing = sorted(place for name, place in first.items() if not store.has(name))[:max_calls]
+        store.add_histories(naming, (requests[place] for place in missing))
+        return names, missing, [names[place] in store.failed for place in missing]
+
+    def collect() -> list[Answer]:
+        store = open_store(folder)
+        store.refresh()
+        records = store.read(names)
+        return [to_answer(records[name]) if name in records else NOT_ASKED for name in names]
+
+    naming = Naming(model, session.on_zero(model.identity))
+    names, missing, failed = session.on_zero(look)
+    todo = [requests[place] for place in missing]
+    done = len(set(names)) - len(todo)
+    if todo and model.endpoint is not None:
+        from curation.language.endpoint import answer_remotely
+
+        session.on_zero(lambda: answer_remotely(model, todo, naming, folder, key, title, done))
+    elif todo:
+        from curation.language.local import answer_locally
+
+        new = [request for request, before in zip(todo, failed, strict=True) if not before]
+        again = [request for request, before in zip(todo, failed, strict=True) if before]
+        answer_locally(model, new, again, naming, folder, session, key, title, done)
+    return session.on_zero(collect)
 
 
 def release() -> None:
-    """Frees the memory of the local model that was asked last (it is kept between calls of `ask`)."""
-    raise NotImplementedError
+    """Frees the memory of the local model that was asked last; it is kept from one call of `ask` to the next."""
+    from curation.language.local import forget_model
+
+    forget_model()

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from curation.language import endpoint_check, weights
+from curation.language import weights
+from curation.language.connection import Connection
 from curation.stage import runtime
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -48,8 +49,11 @@ class LanguageModel:
     def parameters(self) -> dict[str, Any]:
         """What decides an answer besides the model and the request."""
         return {
-            "temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens, "system": self.system,
-        }  # fmt: skip
+            "temperature": float(self.temperature),  # 0 and 0.0 name the same answers
+            "top_p": float(self.top_p),
+            "max_tokens": self.max_tokens,
+            "system": self.system,
+        }
 
     def identity(self) -> dict[str, Any]:
         """Name, revision or checksums, endpoint and parameters: what decides the answers."""
@@ -61,7 +65,7 @@ class LanguageModel:
         """Raises what would end the run later. key: this model's place in the yaml, named in the error."""
         self._check_settings(key)
         if self.endpoint is not None:
-            endpoint_check.check_endpoint(self.endpoint, self.model, self.api_key_variable, key)
+            Connection(self, key).check()
         else:
             weights.check_weights(self.model, self.revision, key)
 
@@ -81,6 +85,11 @@ class LanguageModel:
                 raise ValueError(f"{key}.{name} is {getattr(self, name)!r}; use {choices}")
         if self.endpoint is not None and not self.endpoint.startswith(("http://", "https://")):
             raise ValueError(f"{key}.endpoint is {self.endpoint!r}; use a url such as http://localhost:8000/v1")
+        if self.endpoint is not None and "@" in self.endpoint:
+            raise ValueError(
+                f"{key}.endpoint holds a name or password before an @; put the key into the environment variable "
+                f"{self.api_key_variable} instead"
+            )
 
 
 @dataclass(frozen=True)
