@@ -89,16 +89,3 @@ def funnel(ledger: pa.Table) -> list[dict[str, Any]]:
             {"stage": "kept", "real": int((kept & ~synthetic).sum()), "synthetic": int((kept & synthetic).sum())}
         )
     return rows
-
-
-def trace_key(workspace: Path | Workspace, key: str) -> dict[str, Any]:
-    """All columns of one image. Raises ValueError for an unknown key, with keys that look alike."""
-    ledger = read_ledger(workspace)
-    found = pc.index(ledger["key"], key).as_py()
-    if found < 0:
-        import difflib
-
-        close = difflib.get_close_matches(key, ledger["key"].to_pylist(), n=3)
-        hint = f"; did you mean {', '.join(close)}?" if close else ""
-        raise ValueError(f"key {key!r} is not in the workspace, which has {ledger.num_rows} images{hint}")
-    return {name: ledger[name][found].as_py() for name in ledger.column_names}

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,30 +125,32 @@ class Workspace:
         mask[table["row"].to_numpy()] = holds.to_numpy()
         return mask
 
-    def embeddings(self, stage: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """(rows int64 [n], embeddings float32 [n, D]) that a stage stored as `part-*.<name>.npy`."""
-        folder = self.stage_folder(stage)
-        rows, arrays = [], []
-        for part in part_files(folder):
+    def embedding_parts(self, stage: str, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(rows int64 [n], float16 [n, D] memory-mapped) of every `part-*.<name>.npy` of a stage, in row order."""
+        for part in part_files(self.stage_folder(stage)):
             array = np.load(part.with_name(f"{part.stem}.{name}.npy"), mmap_mode="r")
             table = pq.read_table(part)
-            kept = table["row"].to_numpy()
-            if len(kept) != len(array):  # arrays of a subset of rows carry a mask column of the same name
-                kept = kept[table[f"has_{name}"].to_numpy(zero_copy_only=False)]
-            rows.append(kept)
-            arrays.append(array)
-        if not arrays:
+            rows = table["row"].to_numpy()
+            if len(rows) != len(array):  # arrays of a subset of rows carry a mask column of the same name
+                rows = rows[table[f"has_{name}"].to_numpy(zero_copy_only=False)]
+            yield rows, array
+
+    def embeddings(self, stage: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """(rows int64 [n], embeddings float32 [n, D], unit length) that a stage stored as `part-*.<name>.npy`."""
+        parts = list(self.embedding_parts(stage, name))
+        if not parts:
             return np.empty(0, np.int64), np.empty((0, 0), np.float32)
-        total, width = sum(map(len, arrays)), max(a.shape[1] for a in arrays)
+        total, width = sum(len(array) for _, array in parts), max(array.shape[1] for _, array in parts)
         full = np.empty((total, width), np.float32)
         start = 0
-        for array in arrays:  # converted part by part: float16 is never held twice
+        for _, array in parts:  # converted part by part: float16 is never held twice
             if len(array):
-                full[start : start + len(array)] = array
+                piece = full[start : start + len(array)]
+                piece[:] = array
+                # float16 storage leaves lengths within 1e-3 of one; similarities compare unit vectors.
+                piece /= np.maximum(np.linalg.norm(piece, axis=1, keepdims=True), 1e-12)
             start += len(array)
-        # float16 storage leaves lengths within 1e-3 of one; similarities compare unit vectors.
-        full /= np.maximum(np.linalg.norm(full, axis=1, keepdims=True), 1e-12)
-        return np.concatenate(rows), full
+        return np.concatenate([rows for rows, _ in parts]), full
 
 
 def part_files(folder: Path) -> list[Path]:

@@ -216,13 +216,18 @@ def data_set_pictures(workspace: Path, count: int = 16) -> dict[str, Any]:
 
 
 def trace(command: str, args: Sequence[str]) -> None:
-    """The command `trace`: everything known about one image."""
-    from curation.ledger import trace_key
+    """The command `trace`: the story of one image, and all that is known about it."""
+    from curation.trace import tell_story, trace_key
 
     config, workspace = _read(
         args, "Prints everything known about one image.", ("key", {"type": str, "help": "the image's key"})
     )
-    for name, value in trace_key(workspace, config.key).items():
+    facts = trace_key(workspace, config.key)
+    for step, text in tell_story(workspace, facts):
+        print(textwrap.fill(text, 118, initial_indent=f"{step:<12}", subsequent_indent=" " * 12,
+                            break_long_words=False, break_on_hyphens=False))  # fmt: skip
+    print()
+    for name, value in facts.items():
         print(f"{name:<20} {_readable(value)}")
 
 

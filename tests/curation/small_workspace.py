@@ -39,10 +39,14 @@ def save_workspace(root: Path) -> Workspace:
     write_stage(
         space, "ingest", list(range(8)), readable=[False, *[True] * 7],
         reason=pa.concat_arrays([pa.array(["truncated"]), nothing]), width=pa.array([None, *[64] * 7], pa.int32()),
+        height=pa.array([None, *[48] * 7], pa.int32()),
     )  # fmt: skip
     write_stage(space, "retrieve", list(range(1, 8)), retrieved=[True] * 6 + [False])
     similarity = pa.array([0.9] + [0.1] * 5, pa.float32())
-    write_stage(space, "leakage", list(range(1, 7)), leaks=[True] + [False] * 5, leak_similarity=similarity)
+    write_stage(
+        space, "leakage", list(range(1, 7)), leaks=[True] + [False] * 5, leak_similarity=similarity,
+        leaks_from=["tests/t.jpg"] * 6,
+    )  # fmt: skip
     write_stage(space, "duplicates", [2, 3, 4, 5, 6], duplicate_of=pa.array(["d.jpg", None, None, None, None]))
     scores = pa.array([0.2, 0.5, 0.1, 0.9], pa.float32())
     write_stage(space, "ood", [3, 4, 5, 6], ood=scores, ood_general=scores, text_gap=scores)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from curation.ledger import drop_reasons, funnel, read_ledger, trace_key
+from curation.ledger import drop_reasons, funnel, read_ledger
 from curation.workspace import Workspace
 from tests.curation.small_workspace import KEYS, finish, save_workspace, write_stage
 
@@ -73,13 +73,6 @@ def test_funnel__real_and_synthetic_images_left_after_each_step(space: Workspace
         ("kept", 2, 1),
     ]  # fmt: skip
     assert [row["stage"] for row in funnel(read_ledger(space, ["ingest"]))] == ["collected", "readable"]
-
-
-def test_trace_key__all_columns_of_one_image(space: Workspace) -> None:
-    facts = trace_key(space, "c.jpg")
-    assert facts["duplicate_of"] == "d.jpg" and facts["drop_reason"] == "duplicate" and facts["front"] is None
-    with pytest.raises(ValueError, match=r"'zzz' is not in the workspace, which has 8 images$"):
-        trace_key(space, "zzz")
 
 
 def test_read_ledger__unfinished_index_is_named(space: Workspace, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from curation.ledger import funnel, read_ledger, trace_key
+from curation.ledger import funnel, read_ledger
 from curation.pipeline import Curation
 from curation.session import Session
 from curation.sizes import write_size
@@ -20,6 +20,7 @@ from curation.stages.leakage import Leakage
 from curation.stages.retrieve import Retrieve
 from curation.stages.scenes import Scenes
 from curation.stages.select import Select
+from curation.trace import trace_key
 from curation.workspace import Workspace
 from tests.tiny import picture, save_clip, save_descriptor, save_pool
 

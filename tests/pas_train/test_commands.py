@@ -209,7 +209,9 @@ def test_report__writes_the_page_anew(home: Path, curated: Path, capsys: Said) -
 
 def test_trace__tells_the_fate_of_an_image(home: Path, fitted: Path, capsys: Said) -> None:
     assert pas("trace", home, fitted, "cut.png") == 0
-    said = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    story, _, columns = capsys.readouterr().out.partition("\n\n")
+    assert "readable    no: truncated\nfate        dropped: unreadable" in story
+    said = dict(line.split(maxsplit=1) for line in columns.splitlines())
     assert said["reason"] == "truncated" and said["drop_reason"] == "unreadable"
 
 
