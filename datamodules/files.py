@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -8,13 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of `path`, renamed to it when the block ends without an error.
 
     The folder is made if need be. A reader sees the old file or the new one, never a part: the bytes are flushed to
-    the disk before the rename. After an error, or a kill, `path` is as it was.
+    the disk before the rename. After an error, or a kill, `path` is as it was. Raises OSError naming the folder where
+    the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # One writer per name and process: the process number keeps two ranks from sharing a temporary file.
@@ -27,6 +31,13 @@ def atomic(path: Path) -> Iterator[Path]:
         finally:
             os.close(descriptor)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise OSError(
+            f"{path.parent} has no room for {path.name} ({os.strerror(error.errno)}): free space on its disk, or raise "
+            "its quota, and run the same command again; what is finished is kept"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,7 +1,12 @@
 import os
+import re
+import resource
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from datamodules.files import atomic, fingerprint, read_json, sha256_file, within, write_json
@@ -31,6 +36,27 @@ def test_atomic__a_kill_leaves_the_old_file(tmp_path: Path) -> None:
     with atomic(path) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "new"
+
+
+def write_bytes(path: Path) -> None:
+    path.write_bytes(bytes(100_000))
+
+
+def write_parquet(path: Path) -> None:
+    pq.write_table(pa.table({"number": list(range(100_000))}), path, compression=None)
+
+
+@pytest.mark.parametrize("write", [write_bytes, write_parquet])
+def test_atomic__a_full_disk_is_told_with_the_folder(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=f"^{re.escape(str(tmp_path))} has no room for file .*: free space"):
+            with atomic(tmp_path / "file") as temporary:
+                write(temporary)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_atomic__nothing_written_is_an_error(tmp_path: Path) -> None:
