@@ -32,9 +32,9 @@ class LanguageModel:
     """
 
     model: str
-    endpoint: str | None = None
+    endpoint: str | None = runtime(None)  # where it is served, on this node or that, decides no answer
     revision: str | None = None
-    api_key_variable: str = "OPENAI_API_KEY"
+    api_key_variable: str = runtime("OPENAI_API_KEY")
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 1024

@@ -17,6 +17,7 @@ from datamodules.files import sha256_file
 class Model:
     name: str = "small"
     sizes: tuple[int, ...] = (1, 2)
+    workers: int = runtime(2)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def test_run_stage__once_then_left_alone(context: Context, capsys: pytest.Captur
 def test_run_stage__speed_settings_change_nothing(context: Context) -> None:
     run(context, Count())
     assert run(context, Count(batch_size=99)) == [False]
+    assert run(context, Count(model=Model(workers=9))) == [False]
 
 
 @pytest.mark.parametrize(
