@@ -1,0 +1,1 @@
+"""Where images of the web are found: tables with embeddings, ready indexes, services."""
