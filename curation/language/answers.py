@@ -145,7 +145,7 @@ class AnswerStore:
     def add_histories(self, naming: Naming, requests: Iterable[Request]) -> None:
         """Stores the histories of these requests that are not stored yet."""
         new = {naming.history(request): request.history for request in requests if request.history}
-        records = [{"id": name, "history": turns} for name, turns in new.items() if name not in self.histories]
+        records = [{"id": name, "turns": turns} for name, turns in new.items() if name not in self.histories]
         if records:
             with AnswerWriter(self.folder, name="histories") as writer:
                 writer.append(records)

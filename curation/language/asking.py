@@ -1,16 +1,20 @@
 """`ask`: requests in, answers out, and only what is not stored is asked. Imports no torch."""
 
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from curation.language.answers import Naming, open_store, to_answer
 from curation.language.models import Answer, LanguageModel, Request
-from curation.session import Session
+
+if TYPE_CHECKING:
+    from curation.session import Session
 
 NOT_ASKED = Answer("", "failed", error="not asked: the limit of calls was reached")
 
 
 def ask(
-    model: LanguageModel, requests: list[Request], *, folder: Path, session: Session, key: str, title: str,
+    model: LanguageModel, requests: list[Request], *, folder: Path, session: "Session", key: str, title: str,
     max_calls: int | None = None,
 ) -> list[Answer]:  # fmt: skip
     """The answers to `requests`, in order, the same on every rank. Called by all ranks.
@@ -58,6 +62,15 @@ def ask(
         again = [request for request, before in zip(todo, failed, strict=True) if before]
         answer_locally(model, new, again, naming, folder, session, key, title, done)
     return session.on_zero(collect)
+
+
+def failures(answers: list[Answer]) -> str:
+    """How many answers failed and the most frequent reasons, as part of a summary; empty where none did."""
+    reasons = Counter(answer.error for answer in answers if answer.finish == "failed")
+    if not reasons:
+        return ""
+    said = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
+    return f"{sum(reasons.values())} of {len(answers)} answers failed: {said}{'; ...' if len(reasons) > 3 else ''}"
 
 
 def release() -> None:

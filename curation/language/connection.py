@@ -81,14 +81,14 @@ class Connection:
             response = httpx.get(f"{self.base}/models", headers=self.headers(), timeout=10)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self.unreachable(describe(error)) from None
-        if response.status_code in (404, 405, 501):  # some servers have no list of models
+        if response.status_code in (404, 405, 429, 501):  # it is there; some servers have no list of models
             return
-        if response.status_code >= 500 or response.status_code == 429:
+        if response.status_code >= 500:
             raise self.unreachable(f"HTTP {response.status_code}: {self.message(response.content)}")
         if response.status_code != 200:
             raise self.refusal(response.status_code, response.content)
         served = _served(response.content)
-        if served and self.model.model not in served:
+        if served and self.model.model not in (*served, *(name.removeprefix("models/") for name in served)):
             raise ValueError(
                 f"{self.key}.model is {self.model.model!r}, but {self.key}.endpoint {self.base} serves "
                 f"{', '.join(served[:10])}{' ...' if len(served) > 10 else ''}; name one of these"

@@ -33,15 +33,20 @@ REFUSAL = re.compile(
 NAMES = ("name", "concept", "item", "title", "label", "term", "word", "species", "value", "text")
 FIELD = re.compile(r"\W*\w[\w ]{0,30}:\W*\s")  # "Origin: Italy", below an item
 COMMA = re.compile(r"\s*[,;，、；،]\s*(?:(?:and|or)\s+)?|\s+(?:and|or)\s+(?=\S+(?:\s\S+){0,2}\W*$)")
+CLAUSE = re.compile(  # what stands between the commas of a sentence
+    r"(?:with|which|that|from|in|on|at|but|as|to|so|it|they|there|who|while|where|when|if|i|we|you|is|are)\s",
+    re.IGNORECASE,
+)
 LONGEST_KEPT = 300
 MOST_REJECTED = 100
 LONGEST_RAW = 1000  # an entry beyond this is no item, whatever stands in it
+MOST_LINES = 20_000
 MOST_BRACKETS = 1000
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """items: in order, without repetitions. rejected: what was found but is no item, the first 100 of at most 300 characters."""
+    """items: in order, none twice. rejected: the first 100 entries that are no items, cut to 300 characters."""
 
     items: list[str]
     rejected: list[str]
@@ -64,7 +69,7 @@ def parse_items(text: str, finish: str = "stop") -> Parsed:
     if cut and found:
         rejected.append(found.pop())
     items: dict[str, str] = {}
-    for raw in found:
+    for raw in filter(str.strip, found):
         item = clean_item(raw) if len(raw) <= LONGEST_RAW else ""
         if not item or REFUSAL.search(raw) or why_not(item):
             rejected.append(raw)
@@ -125,7 +130,7 @@ def _strings(value: Any) -> Iterator[str]:
 def _from_lines(text: str) -> tuple[list[str], list[str]]:
     """(items, rejected) of a text that is no JSON."""
     lines = [part for line in text.splitlines() for part in _split_inline(line)]
-    lines = [line for line in lines if line.strip() and not line.strip().startswith("```")]
+    lines = [line for line in lines if line.strip() and not line.strip().startswith("```")][:MOST_LINES]
     marked = [(line, _unmark(line)) for line in lines]
     depths = [_depth(line) for line, item in marked if item is not None]
     if depths:
@@ -152,8 +157,8 @@ def _from_plain(lines: list[str]) -> tuple[list[str], list[str]]:
         listed = re.sub(r"^[^,，、]{0,120}[:：]\s", "", line)
         commas = len(re.findall(r"[,;，、；،]", listed))
         parts = [part for part in COMMA.split(listed.rstrip(" .")) if part.strip()]
-        short = [part for part in parts if len(part.split()) <= 5]
-        if (commas > 1 or commas == len(lines) == 1) and 2 * len(short) > len(parts):
+        names = [part for part in parts if len(part.split()) <= 5 and not CLAUSE.match(part)]
+        if (commas > 1 or commas == len(lines) == 1) and 3 * len(names) > 2 * len(parts):
             items += parts
         elif HEADING.match(line) or _is_chatter(line):
             continue

@@ -12,6 +12,7 @@ from datamodules.files import sha256_file
 # Larger folders are identified by the checksums of their small files and the sizes of the others.
 HASHED_BYTES = 2_000_000_000
 SMALL_BYTES = 50_000_000
+TEMPLATES = ("tokenizer_config.json", "chat_template.jinja", "chat_template.json")  # where a chat template may stand
 # What transformers reads; not the same weights in other libraries' formats.
 WANTED = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors", "*.bin"]
 UNWANTED = ["original/*", "onnx/*", "openvino/*", "consolidated*", "training_args.bin"]
@@ -64,16 +65,20 @@ def check_weights(model: str, revision: str | None, key: str) -> None:
     folder = local_folder(model)
     if folder is None and not _is_repository(model):
         raise FileNotFoundError(f"{key}.model is {model!r}, which is neither a folder nor the name of a repository")
-    wrong = _wrong(folder or cached_folder(model, revision))
+    cached = None if folder else cached_folder(model, revision)
+    place = folder or cached
+    wrong = _wrong(place) if place else "is not in the cache"
+    if wrong and cached:
+        wrong = f"is not whole in the cache: {cached} {wrong}"
     if wrong and folder is not None:
         raise FileNotFoundError(f"{key}.model is {model!r}, but {folder} {wrong}; copy the model's folder anew")
     if wrong:
         _look_up(model, revision, key, wrong)
-    folder = folder or cached_folder(model, revision)
-    if folder is not None and not wrong and not _has_chat_template(folder):
+    place = place or cached_folder(model, revision)
+    if place and not _has_chat_template(place):
         raise ValueError(
             f"{key}.model is {model!r}, which has no chat template: it was not trained to answer instructions; use its "
-            f"instruct or chat variant, or put a chat_template.jinja into {folder}"
+            f"instruct or chat variant, or put a chat_template.jinja into {place}"
         )
 
 
@@ -83,6 +88,8 @@ def fetch(model: str, revision: str | None, key: str) -> Path:
     if folder is not None and not _wrong(folder):
         return folder
     check_weights(model, revision, key)
+    cached = cached_folder(model, revision)
+    revision = cached.name if cached else revision  # the commit that was looked up, though the branch may have moved
     from huggingface_hub import list_repo_files, snapshot_download
 
     safe = any(name.endswith(".safetensors") for name in list_repo_files(model, revision=revision))
@@ -96,8 +103,10 @@ def _look_up(model: str, revision: str | None, key: str, wrong: str) -> None:
 
     at = f" at revision {revision!r}" if revision else ""
     try:
-        HfApi().model_info(model, revision=revision, timeout=10)  # ends at once without a network, downloads do not
-        hf_hub_download(model, "config.json", revision=revision)  # so that the commit is known from now on
+        # Ends at once without a network; a download would try for half a minute.
+        files = [file.rfilename for file in HfApi().model_info(model, revision=revision, timeout=10).siblings or []]
+        for name in ["config.json", *(name for name in TEMPLATES if name in files)]:  # the commit is known from now on
+            hf_hub_download(model, name, revision=revision)
     except GatedRepoError:
         remedy = "its terms must be accepted on its page first; then log in with `hf auth login`"
     except RepositoryNotFoundError:
@@ -112,12 +121,12 @@ def _look_up(model: str, revision: str | None, key: str, wrong: str) -> None:
         )
     else:
         return
-    raise FileNotFoundError(f"{key}.model is {model!r}{at}: its copy in the cache {wrong}; {remedy}")
+    raise FileNotFoundError(f"{key}.model is {model!r}{at}, which {wrong}; {remedy}")
 
 
-def _wrong(folder: Path | None) -> str | None:
+def _wrong(folder: Path) -> str | None:
     """What a model's folder lacks, in words that go on after its name; None where it is whole."""
-    if folder is None or not (folder / "config.json").is_file():
+    if not (folder / "config.json").is_file():
         return "has no config.json"
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")):
         return "has no tokenizer (tokenizer.json or tokenizer.model)"
@@ -154,7 +163,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _has_chat_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+    if any((folder / name).is_file() for name in TEMPLATES[1:]):
         return True
-    config = folder / "tokenizer_config.json"
+    config = folder / TEMPLATES[0]
     return config.is_file() and bool(json.loads(config.read_text(encoding="utf-8")).get("chat_template"))

@@ -43,7 +43,13 @@ class LanguageServer:
     """Serves one model. `requests`: the bodies received, in order; `most_in_flight`: at one time."""
 
     def __init__(
-        self, script: Script, *, model: str = "tiny", latency_s: float = 0.0, api_key: str | None = None, port: int = 0
+        self,
+        script: Script = lambda messages: "fine",
+        *,
+        model: str = "tiny",
+        latency_s: float = 0.0,
+        api_key: str | None = None,
+        port: int = 0,
     ) -> None:
         self.script, self.model, self.latency_s, self.api_key = script, model, latency_s, api_key
         self.requests: list[dict[str, Any]] = []
