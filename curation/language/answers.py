@@ -21,9 +21,7 @@ class Naming:
     """Names of the requests to one model, whose `identity()` is given: sixteen hexadecimal digits."""
 
     def __init__(self, model: LanguageModel, identity: dict[str, Any]) -> None:
-        # Without the endpoint's address: the same model on another node or port gives what was asked before.
-        self.model = model
-        self.identity = {**identity, "endpoint": model.endpoint is not None}
+        self.model, self.identity = model, identity
         self._prefix = fingerprint(self.identity)
         self._digests: dict[tuple[tuple[str, str], ...], str | None] = {(): None}
 

@@ -56,10 +56,13 @@ class LanguageModel:
         }
 
     def identity(self) -> dict[str, Any]:
-        """Name, revision or checksums, endpoint and parameters: what decides the answers."""
-        if self.endpoint is not None:
-            return {"name": self.model, "endpoint": self.endpoint, "parameters": self.parameters()}
-        return {"name": self.model, **weights.identify(self.model, self.revision), "parameters": self.parameters()}
+        """Name, revision or checksums, and parameters: what decides the answers.
+
+        Of an endpoint only that it is one: the same model on another node or port gives what was asked before.
+        """
+        served = self.endpoint is not None
+        files = {} if served else weights.identify(self.model, self.revision)
+        return {"name": self.model, "endpoint": served, **files, "parameters": self.parameters()}
 
     def check(self, key: str) -> None:
         """Raises what would end the run later. key: this model's place in the yaml, named in the error."""

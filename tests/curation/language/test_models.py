@@ -1,5 +1,7 @@
 """Settings of a language model, and what a check of its endpoint finds."""
 
+import dataclasses
+
 import pytest
 
 from curation.language import LanguageModel
@@ -65,4 +67,9 @@ def test_check__a_wrong_key(monkeypatch: pytest.MonkeyPatch, secret: str, said: 
 def test_identity__tells_what_decides_and_nothing_else() -> None:
     model = LanguageModel("tiny", endpoint="http://x/v1", concurrency=3)
     parameters = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 1024, "system": None}
-    assert model.identity() == {"name": "tiny", "endpoint": "http://x/v1", "parameters": parameters}
+    assert model.identity() == {"name": "tiny", "endpoint": True, "parameters": parameters}
+
+
+def test_settings__where_and_how_fast_a_model_runs_is_no_part_of_a_fingerprint() -> None:
+    deciding = {f.name for f in dataclasses.fields(LanguageModel) if not f.metadata.get("runtime")}
+    assert deciding == {"model", "revision", "temperature", "top_p", "max_tokens", "system"}
