@@ -82,26 +82,27 @@ class Stage(ABC):
 
 def stage_fingerprint(stage: Stage, context: Context) -> dict[str, Any]:
     """The fingerprint of a stage with the parts it was made from."""
-    settings = {key: _plain(value) for key, value in stage.settings().items()}
+    settings = {key: plain(value) for key, value in stage.settings().items()}
     parents = {}
     for name in stage.reads:
         if name in context.stages:
             record = context.workspace.stage_record(name)
             parents[name] = record["fingerprint"] if record else None
-    parts = {"settings": settings, "identity": _plain(stage.identity(context)), "reads": parents}
+    parts = {"settings": settings, "identity": plain(stage.identity(context)), "reads": parents}
     if stage.draws:
         parts["seed"] = context.seed
     return {"fingerprint": fingerprint({"stage": stage.name, **parts}), **parts}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Settings as JSON knows them; of a nested dataclass without the fields that only change its speed."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
-        return {f.name: _plain(getattr(value, f.name)) for f in fields if not f.metadata.get("runtime")}
+        return {f.name: plain(getattr(value, f.name)) for f in fields if not f.metadata.get("runtime")}
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 

@@ -1,114 +1,240 @@
-"""The concept bank, given as a list."""
+"""The concept bank: given as a list, found by language models, edited by a person."""
 
-import csv
-import re
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pyarrow as pa
-import yaml
-
+from curation.bank import BankFiles, Entry, print_of
+from curation.concept_files import read_concepts
+from curation.discovery import Discovery
+from curation.discovery_settings import KEY, Discover
+from curation.language import Answer, LanguageModel, Request, ask, release
 from curation.packaged import resolve
-from curation.stage import Context, Stage
-from curation.workspace import write_table
+from curation.prompts import Prompts
+from curation.stage import Context, Stage, plain
+from datamodules.files import atomic, fingerprint, read_json, write_json
+
+GAPS = "gaps.json"
 
 
 @dataclass(frozen=True)
 class Concepts(Stage):
-    """The bank B of the domain's concepts and the general bank B' (paper section 3).
+    """The bank B of the domain's concepts and the general bank B' (paper section 3.1).
+
+    Given concepts are always in the bank; language models add to them. The bank is concepts/bank.csv, which a person
+    may edit: the next run takes it as it is then. Without the file it is what was given and found.
 
     Args:
         file: Concepts, one a line (.txt; # begins a comment), a yaml list, or a .csv with a column `concept`.
         words: Concepts written in the yaml itself; added to those of the file.
-        general: The general bank B' of the second score; the domain's name and description when empty.
+        general: The general bank B' of the second score. When empty, the domain's name and description, and the wider
+            categories that a language model names.
+        discover: Language models that find concepts and check them; null takes the given ones alone.
+        prompts: What the models are asked.
     """
 
     name: ClassVar[str] = "concepts"
+    keeps: ClassVar[tuple[str, ...]] = ("answers", "bank.csv", "written.json", GAPS)
     file: str | None = None
     words: list[str] = field(default_factory=list)
     general: list[str] = field(default_factory=list)
+    discover: Discover | None = None
+    prompts: Prompts = field(default_factory=Prompts)
 
     def identity(self, context: Context) -> dict[str, Any]:
-        """The words themselves: an edited file runs what follows again."""
-        return {"concepts": self.bank(), "general": self.general_bank(context)}
+        """The words themselves, the models, and what a person or a second round made of them."""
+        gaps = self.gaps(context)
+        edited = self._files(context).edited(gaps)
+        if edited is not None:
+            return {"edited": print_of(edited)}
+        return {**self._origin(context), **({"gaps": print_of(gaps)} if gaps else {})}
+
+    def _origin(self, context: Context) -> dict[str, Any]:
+        models = self.discover.models() if self.discover else {}
+        prints = {role: identity_of(model) for role, model in models.items()}
+        return {"concepts": self.given(), "general": self.given_general(context), **prints}
 
     def check(self, context: Context) -> None:
-        """Reads the file."""
-        self.bank()
+        """Reads the file or the edited table; the models must be at hand, unless a person's table is the bank."""
+        self.prompts.check_placeholders()
+        if self._files(context).edited(self.gaps(context)) is None:
+            self.given()
+            if self.discover is not None:
+                self.check_models(context)
 
-    def bank(self) -> list[str]:
-        """The domain's concepts. Raises ValueError for blank or repeated entries, naming file and lines."""
+    def check_models(self, context: Context) -> None:
+        """Raises what keeps the models from being asked."""
+        assert self.discover is not None
+        self.discover.check_settings()
+        if not context.description:
+            raise ValueError(
+                "curation.description is empty, but the prompts of curation.concepts.discover name it; write the kind "
+                "of the domain's concepts, such as 'bird species'"
+            )
+        for key, model in {self.discover.key(role): model for role, model in self.discover.models().items()}.items():
+            model.check(key)
+
+    def intact(self, context: Context) -> bool:
+        """Both tables: a deleted bank.csv is written again."""
+        files = self._files(context)
+        return files.table.exists() and (files.folder / "bank.parquet").exists()
+
+    def _files(self, context: Context) -> BankFiles:
+        return BankFiles(context.workspace.stage_folder(self.name))
+
+    def given(self) -> list[str]:
+        """The concepts of the yaml. Raises ValueError for blank or repeated entries, naming file and lines."""
         words = list(self.words)
         if self.file is not None:
             words += read_concepts(Path(resolve(self.file)))
-        if not words:
-            raise ValueError("curation.concepts has no concept; give `file:` (one concept a line) or `words:`")
-        return words
+        if not words and self.discover is None:
+            raise ValueError(
+                "curation.concepts has no concept; give `file:` (one concept a line), `words:`, or `discover:` with "
+                "the language models that find them"
+            )
+        return _without_repeats(words)
+
+    def given_general(self, context: Context) -> list[str]:
+        """Open in the paper: B' is the domain's name and description unless given."""
+        words = self.general or [word for word in (context.domain, context.description) if word]
+        return _without_repeats(words)
+
+    def bank(self, context: Context) -> list[str]:
+        """The domain's concepts. Raises FileNotFoundError before the stage ran."""
+        return self._files(context).valid(general=False)
 
     def general_bank(self, context: Context) -> list[str]:
-        """Open in the paper: B' is the domain's name and description unless given."""
-        return self.general or [word for word in (context.domain, context.description) if word]
+        """The general bank B'. Raises FileNotFoundError before the stage ran."""
+        return self._files(context).valid(general=True)
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Writes concepts/bank.parquet."""
-        bank, general = self.bank(), self.general_bank(context)
-        words = bank + general
-        table = pa.table(
-            {
-                "concept": words,
-                "general": [False] * len(bank) + [True] * len(general),
-                "origin": ["given"] * len(words),
-                "valid": [True] * len(words),
-            }
-        )
-        folder = context.workspace.stage_folder(self.name)
-        context.session.on_zero(lambda: write_table(folder / "bank.parquet", table))
-        return {"rows": len(words), "summary": f"{len(bank)} concepts, {len(general)} general"}
-
-
-def read_concepts(path: Path) -> list[str]:
-    """The concepts of a .txt, .yaml or .csv file. Raises ValueError naming the lines that are blank or repeated."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"curation.concepts.file: {path} does not exist") from None
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise ValueError(f"curation.concepts.file: {path} is no UTF-8 text file ({error})") from None
-    if path.suffix in (".yaml", ".yml"):
-        items = yaml.safe_load(text)
-        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-            raise ValueError(f"curation.concepts.file: {path} must hold a yaml list of strings")
-        entries = [(number, item) for number, item in enumerate(items, 1)]
-    elif path.suffix == ".csv":
-        rows = list(csv.DictReader(text.splitlines()))
-        if rows and "concept" not in rows[0]:
-            raise ValueError(f"curation.concepts.file: {path} has no column `concept`; it has {', '.join(rows[0])}")
-        entries = [(number, row["concept"] or "") for number, row in enumerate(rows, 2)]
-    else:
-        lines = text.rstrip("\n").split("\n")
-        entries = [(number, line) for number, line in enumerate(lines, 1) if not line.startswith("#")]
-    blank: list[int] = []
-    seen: dict[str, int] = {}
-    repeated: list[str] = []
-    words: list[str] = []
-    for number, entry in entries:
-        word = re.sub(r"\s+", " ", entry).strip()
-        if not word:
-            blank.append(number)
-        elif word.casefold() in seen:
-            repeated.append(f"{number} (as {seen[word.casefold()]})")
+        """Writes bank.parquet, bank.csv and, of answers that were of no use, unparsed.jsonl."""
+        files = self._files(context)
+        gaps, edited = context.session.on_zero(lambda: (gaps := self.gaps(context), files.edited(gaps)))
+        discovery = None
+        if edited is not None:
+            context.say(f"{self.name:<10} takes {files.table} as it was edited; delete it to go back to what was found")
+            entries = edited
+        elif self.discover is not None:
+            discovery = self._discover(context, self.discover)
+            entries = [*discovery.entries.values(), *gaps]
         else:
-            seen[word.casefold()] = number
-            words.append(word)
-    if blank or repeated:
-        wrong = [f"blank lines {_list(blank)}"] * bool(blank) + [f"repeated lines {_list(repeated)}"] * bool(repeated)
-        raise ValueError(
-            f"curation.concepts.file: {path} has {' and '.join(wrong)}; every line must hold one concept that no other "
-            "line holds (upper and lower case count as the same): remove them"
+            entries = [*map(Entry, self.given()), *gaps]
+        if not any(entry.general and entry.valid for entry in entries):
+            entries += [Entry(word, general=True) for word in self.given_general(context)]
+            entries += discovery.general if discovery else []
+        if not any(entry.valid and not entry.general for entry in entries):
+            raise ValueError(_why_empty(files, discovery))
+        unparsed = discovery.unparsed if discovery else []
+
+        def write() -> None:
+            if unparsed:
+                with atomic(files.folder / "unparsed.jsonl") as temporary:
+                    temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in unparsed))
+            files.write(entries, gaps, by_hand=edited is not None)
+
+        context.session.on_zero(write)
+        counts = {**discovery.counts, "unparsed": len(unparsed)} if discovery else {}
+        return {"rows": len(entries), "summary": _summary(entries, counts, edited is not None), **counts}
+
+    def _discover(self, context: Context, discover: Discover) -> Discovery:
+        checker = discover.checker
+        if checker is None:
+            context.say(f"{self.name:<10} note: {KEY}.checker is null: what the models name is not checked")
+        elif identity_of(checker)["name"] == identity_of(discover.generator)["name"]:
+            context.say(
+                f"{self.name:<10} warning: {KEY}.checker is the generator, {checker.model}: it seldom sees its own "
+                "mistakes; name another model"
+            )
+        with self.interview(context) as discovery:
+            if discover.wider and not self.general:
+                discovery.widen(self.given_general(context))
+            discovery.run(self.given())
+        return discovery
+
+    @contextmanager
+    def interview(self, context: Context) -> Iterator[Discovery]:
+        """The models of `discover`, ready to be asked on all ranks; their memory is free again afterwards."""
+        assert self.discover is not None
+        discover, models = self.discover, self.discover.models()
+        titles = {"generator": "generate", "expander": "expand", "checker": "check"}
+        store = context.workspace.stage_folder(self.name) / "answers"
+
+        def ask_role(role: str, requests: list[Request]) -> list[Answer]:
+            return ask(
+                models[role], requests, folder=store, session=context.session, key=discover.key(role),
+                title=titles[role],
+            )  # fmt: skip
+
+        def say(line: str) -> None:
+            context.say(f"{self.name:<10} {line}")
+
+        try:
+            yield Discovery(discover, self.prompts, context.domain, context.description, ask_role, say)
+        finally:
+            if any(model.endpoint is None for model in models.values()):
+                release()
+
+    def gaps(self, context: Context) -> list[Entry]:
+        """What a second round found (stage `gaps`); nothing where it was asked under other settings, or is left out."""
+        record = read_json(self._files(context).folder / GAPS)
+        if "gaps" not in context.stages or record is None or record["first_round"] != self._first_round(context):
+            return []
+        return [Entry(**entry) for entry in record["entries"]]
+
+    def write_gaps(self, context: Context, entries: list[Entry], facts: dict[str, Any]) -> None:
+        """Keeps what a second round found, and with `facts` why it was asked, in concepts/gaps.json."""
+        record = {"first_round": self._first_round(context), **facts, "entries": [asdict(entry) for entry in entries]}
+        write_json(self._files(context).folder / GAPS, record)
+
+    def _first_round(self, context: Context) -> str:
+        second = plain(context.stages["gaps"].settings())
+        return fingerprint([plain(self.settings()), plain(self._origin(context)), second])
+
+
+def _without_repeats(words: list[str]) -> list[str]:
+    first: dict[str, str] = {}
+    for word in words:
+        first.setdefault(word.casefold(), word)
+    return list(first.values())
+
+
+def identity_of(model: LanguageModel) -> dict[str, Any]:
+    """What decides a model's answers; an endpoint's address does not."""
+    return {**model.identity(), "endpoint": model.endpoint is not None}
+
+
+def _summary(entries: list[Entry], counts: dict[str, Any], by_hand: bool) -> str:
+    domain = [entry for entry in entries if not entry.general]
+    valid = sum(entry.valid for entry in domain)
+    text = f"{valid} concepts, {sum(entry.general and entry.valid for entry in entries)} general"
+    if by_hand:
+        return f"{text}, from the edited bank.csv"
+    if not counts:
+        return text
+    rounds = len(counts["sizes"]) - 1
+    text += (
+        f"; {counts['draws']} draws (ended by {counts['generation_stopped_by']}), {rounds} rounds (ended by "
+        f"{counts['expansion_stopped_by']}), {counts['calls']} questions, {len(domain) - valid} refused by the check"
+    )
+    useless = [(counts["failed"], "failed"), (counts["without_items"], "without a list")]
+    return text + "".join(f", {number} answers {what}" for number, what in useless if number)
+
+
+def _why_empty(files: BankFiles, discovery: Discovery | None) -> str:
+    if discovery is None:
+        return f"curation.concepts: {files.table} has no valid concept; add some, or delete the file"
+    if discovery.entries:
+        some = ", ".join(f"{entry.concept!r} ({entry.reason})" for entry in list(discovery.entries.values())[:3])
+        return (
+            f"curation.concepts: the checker refused all {len(discovery.entries)} concepts that were found, such as "
+            f"{some}; see curation.concepts.prompts.check, and whether {KEY}.checker knows the domain"
         )
-    return words
-
-
-def _list(items: list[Any]) -> str:
-    return ", ".join(map(str, items[:8])) + (f" and {len(items) - 8} more" if len(items) > 8 else "")
+    said = [line["error"] or line["answer"] for line in discovery.unparsed[-1:]]
+    return (
+        f"curation.concepts: no answer held a list of concepts; {KEY}.generator said {said[0] if said else ''!r}; see "
+        "curation.concepts.prompts.generate, and whether the model knows the domain"
+    )

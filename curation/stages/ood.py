@@ -67,7 +67,7 @@ class Ood(Stage):
             yes, no = (embed_words(encoder, words, self.templates, no=branch) for branch in (False, True))
             return ood_scores(images, yes, no, self.logit_scale, self.rule)
 
-        bank = concepts.bank()
+        bank = concepts.bank(context)
         ood, general = score(images, bank), score(images, concepts.general_bank(context))
         gap = np.zeros_like(ood)  # an image without text is its own blurred copy
         if "text" in context.stages:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from curation.stages.concepts import read_concepts
+from curation.concept_files import read_concepts
 
 
 @pytest.mark.parametrize(
