@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from curation.known_weights import verify_file
+from curation.known_weights import known, verify_file
 from datamodules.files import sha256_file
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -189,22 +189,41 @@ def _open_named(model: str, pretrained: str | None) -> tuple[nn.Module, dict[str
             f"{', '.join(open_clip.list_pretrained_tags_by_model(model)) or '(none is published)'}"
         )
     verify_file(Path(pretrained or ""), "curation.embed.image_text.pretrained")
+    name = f"{model}/{pretrained}" if pretrained else model
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.CRITICAL)  # open_clip tells the root logger what the error tells again
     try:
+        _find_weights(model, pretrained)
         net = open_clip.create_model(model, pretrained=pretrained)
         tokenizer = open_clip.get_tokenizer(model)
     except (OSError, RuntimeError, ValueError, TypeError, AssertionError, pickle.UnpicklingError) as error:
-        weights = f"the weights {pretrained} of {model}" if pretrained else f"the weights of {model}"
+        entry = known(name)
+        terms = f" ({entry.gigabytes} GB, {entry.licence})" if entry else ""
         raise FileNotFoundError(
-            f"curation.embed.image_text: {weights} are not here and could not be fetched, or do not fit "
-            f"({_brief(error)}). Download them where there is a network (open_clip caches them below HF_HOME), then "
-            "copy them here and give the file as `pretrained`, or a folder with open_clip_config.json as `model`"
+            f"curation.embed.image_text: the weights {name}{terms} are not here and could not be fetched, or do not "
+            f"fit ({_brief(error)}). Download them where there is a network (open_clip caches them below HF_HOME) and "
+            "copy them here; or give a file as `pretrained`, or a folder with open_clip_config.json as `model`"
         ) from error
     finally:
         root.setLevel(before)
     return net.float(), open_clip.get_model_preprocess_cfg(net), tokenizer
+
+
+def _find_weights(model: str, pretrained: str | None) -> None:
+    """Raises OSError in seconds where weights are neither cached nor can be fetched; open_clip tries for a minute."""
+    import open_clip
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    published = open_clip.get_pretrained_cfg(model, pretrained) if pretrained else {"hf_hub": model[len("hf-hub:") :]}
+    repository = (published or {}).get("hf_hub", "").strip("/")
+    if not repository or any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
+        return
+    try:
+        HfApi().model_info(repository, timeout=10)
+    except Exception as error:  # of a connection: whichever library the hub's client uses
+        raise OSError(f"{repository} cannot be reached: {_brief(error)}") from error
 
 
 def _brief(error: Exception) -> str:
