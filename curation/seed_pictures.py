@@ -51,4 +51,4 @@ class SeedPictures:
             pixels = decode_rgb((self.folder / path).read_bytes(), ImageLimits())
         except (RefusedImage, OSError) as error:
             return f"its picture {path} cannot be used ({error})"
-        return np.asarray(ImageOps.fit(Image.fromarray(pixels), (width, height), Image.Resampling.BICUBIC))
+        return np.array(ImageOps.fit(Image.fromarray(pixels), (width, height), Image.Resampling.BICUBIC))
