@@ -35,12 +35,16 @@ ENDINGS = (("ie", "y"), ("oe", "o"), ("che", "ch"), ("she", "sh"), ("sse", "ss")
 
 def readable(text: str) -> str:
     """A name as it is shown and sent: composed letters, single spaces, nothing invisible, no quotes around it."""
-    text = "".join(map(_visible, unicodedata.normalize("NFC", text)))
     # A first = + or @ would make a formula of the name where a spreadsheet opens the bank.
-    text = " ".join(text.split()).strip(".,;:!|=+@*_ ").lstrip("- ")
+    text = plain_text(text).strip(".,;:!|=+@*_ ").lstrip("- ")
     if len(text) > 1 and text[0] in QUOTES and text[-1] in QUOTES:
         text = text[1:-1].strip()
     return text
+
+
+def plain_text(text: str) -> str:
+    """A text in one line: composed letters, single spaces, nothing invisible."""
+    return " ".join("".join(map(_visible, unicodedata.normalize("NFC", text))).split())
 
 
 def _visible(letter: str) -> str:

@@ -80,3 +80,5 @@ class Discover:
         for name, (holds, choices) in allowed.items():
             if not holds:
                 raise ValueError(f"{KEY}.{name} is {getattr(self, name)!r}; use {choices}")
+        if self.generator.temperature == 0:
+            raise ValueError(f"{KEY}.generator.temperature is 0: all draws would be the same; use 1.0 or so")

@@ -11,8 +11,8 @@ from typing import Any
 
 HEAD = "Domain: {domain}. Kind of concepts: {description}.\n"
 CAPTION = HEAD + (
-    'Describe a realistic photo that shows "{concept}", in one sentence of at most 40 words that names "{concept}" and '
-    "says where it is, what is around it, and the light. Answer with that sentence alone."
+    'Describe a realistic photo that shows "{concept}", in one sentence of at most 40 words that calls it by this name '
+    "and says where it is, what is around it, and how the light falls. Answer with that sentence alone."
 )
 # Placeholders that a template may hold; those in the second tuple it must hold.
 PLACEHOLDERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

@@ -53,9 +53,11 @@ class Concepts(Stage):
         return {**self._origin(context), **({"gaps": print_of(gaps)} if gaps else {})}
 
     def _origin(self, context: Context) -> dict[str, Any]:
-        models = self.discover.models() if self.discover else {}
-        prints = {role: identity_of(model) for role, model in models.items()}
-        return {"concepts": self.given(), "general": self.given_general(context), **prints}
+        words = {"concepts": self.given(), "general": self.given_general(context)}
+        if self.discover is None:
+            return words
+        models = {role: identity_of(model) for role, model in self.discover.models().items()}
+        return {**words, "domain": [context.domain, context.description], **models}
 
     def check(self, context: Context) -> None:
         """Reads the file or the edited table; the models must be at hand, unless a person's table is the bank."""
