@@ -99,14 +99,21 @@ class BankFiles:
         columns = {name: [getattr(entry, name) for entry in entries] for name in SCHEMA.names}
         write_table(self.folder / "bank.parquet", pa.table(columns, schema=SCHEMA))
 
+    def entries(self) -> list[Entry]:
+        """The whole table. Raises FileNotFoundError before the stage ran."""
+        return [Entry(**row) for row in self._read().to_pylist()]
+
     def valid(self, general: bool) -> list[str]:
         """The concepts of the bank, or of the general bank, in order. Raises FileNotFoundError before the stage ran."""
+        table = self._read()
+        mask = pc.and_(table["valid"], pc.equal(table["general"], general))
+        return table.filter(mask)["concept"].to_pylist()
+
+    def _read(self) -> pa.Table:
         path = self.folder / "bank.parquet"
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing; run the 'concepts' stage first")
-        table = pq.read_table(path, columns=["concept", "general", "valid"])
-        mask = pc.and_(table["valid"], pc.equal(table["general"], general))
-        return table.filter(mask)["concept"].to_pylist()
+        return pq.read_table(path)
 
 
 def write_csv(path: Path, entries: list[Entry]) -> None:

@@ -47,7 +47,7 @@ class Concepts(Stage):
     def identity(self, context: Context) -> dict[str, Any]:
         """The words themselves, the models, and what a person or a second round made of them."""
         gaps = self.gaps(context)
-        edited = self._files(context).edited(gaps)
+        edited = self.files(context).edited(gaps)
         if edited is not None:
             return {"edited": print_of(edited)}
         return {**self._origin(context), **({"gaps": print_of(gaps)} if gaps else {})}
@@ -62,7 +62,7 @@ class Concepts(Stage):
     def check(self, context: Context) -> None:
         """Reads the file or the edited table; the models must be at hand, unless a person's table is the bank."""
         self.prompts.check_placeholders()
-        if self._files(context).edited(self.gaps(context)) is None:
+        if self.files(context).edited(self.gaps(context)) is None:
             self.given()
             if self.discover is not None:
                 self.check_models(context)
@@ -81,10 +81,11 @@ class Concepts(Stage):
 
     def intact(self, context: Context) -> bool:
         """Both tables: a deleted bank.csv is written again."""
-        files = self._files(context)
+        files = self.files(context)
         return files.table.exists() and (files.folder / "bank.parquet").exists()
 
-    def _files(self, context: Context) -> BankFiles:
+    def files(self, context: Context) -> BankFiles:
+        """The tables of the bank."""
         return BankFiles(context.workspace.stage_folder(self.name))
 
     def given(self) -> list[str]:
@@ -106,15 +107,15 @@ class Concepts(Stage):
 
     def bank(self, context: Context) -> list[str]:
         """The domain's concepts. Raises FileNotFoundError before the stage ran."""
-        return self._files(context).valid(general=False)
+        return self.files(context).valid(general=False)
 
     def general_bank(self, context: Context) -> list[str]:
         """The general bank B'. Raises FileNotFoundError before the stage ran."""
-        return self._files(context).valid(general=True)
+        return self.files(context).valid(general=True)
 
     def run(self, context: Context) -> dict[str, Any]:
         """Writes bank.parquet, bank.csv and, of answers that were of no use, unparsed.jsonl."""
-        files = self._files(context)
+        files = self.files(context)
         gaps, edited = context.session.on_zero(lambda: (gaps := self.gaps(context), files.edited(gaps)))
         discovery = None
         if edited is not None:
@@ -181,18 +182,23 @@ class Concepts(Stage):
                 release()
 
     def gaps(self, context: Context) -> list[Entry]:
-        """What a second round found (stage `gaps`); nothing where it was asked under other settings, or is left out."""
-        record = read_json(self._files(context).folder / GAPS)
-        if "gaps" not in context.stages or record is None or record["first_round"] != self._first_round(context):
-            return []
-        return [Entry(**entry) for entry in record["entries"]]
+        """What a second round found (stage `gaps`); nothing where there was none under these settings."""
+        record = self.gaps_record(context)
+        entries = [Entry(**entry) for entry in record["entries"]] if record else []
+        return entries if any(entry.valid for entry in entries) else []
+
+    def gaps_record(self, context: Context) -> dict[str, Any] | None:
+        """concepts/gaps.json, where it belongs to these settings."""
+        record = read_json(self.files(context).folder / GAPS) if "gaps" in context.stages else None
+        return record if record is not None and record["first_round"] == self.first_round(context) else None
 
     def write_gaps(self, context: Context, entries: list[Entry], facts: dict[str, Any]) -> None:
         """Keeps what a second round found, and with `facts` why it was asked, in concepts/gaps.json."""
-        record = {"first_round": self._first_round(context), **facts, "entries": [asdict(entry) for entry in entries]}
-        write_json(self._files(context).folder / GAPS, record)
+        record = {"first_round": self.first_round(context), **facts, "entries": [asdict(entry) for entry in entries]}
+        write_json(self.files(context).folder / GAPS, record)
 
-    def _first_round(self, context: Context) -> str:
+    def first_round(self, context: Context) -> str:
+        """Identifies the settings that a second round belongs to; a person's edits of the bank are none of them."""
         second = plain(context.stages["gaps"].settings())
         return fingerprint([plain(self.settings()), plain(self._origin(context)), second])
 
