@@ -28,7 +28,11 @@ def check_weights(model: str, revision: str | None, key: str) -> None:
     folder = local_folder(model)
     if folder is None and not is_repository(model):
         raise FileNotFoundError(f"{key}.model is {model!r}, which is neither a folder nor the name of a repository")
-    wrong = _wrong(folder or cached_folder(model, revision, INDEX))
+    cached = None if folder else cached_folder(model, revision, INDEX)
+    place = folder or cached
+    wrong = _wrong(place) if place else "is not in the cache"
+    if wrong and cached:
+        wrong = f"is not whole in the cache: {cached} {wrong}"
     if wrong and folder is not None:
         raise FileNotFoundError(f"{key}.model is {model!r}, but {folder} {wrong}; copy the model's folder anew")
     if wrong:
@@ -41,12 +45,14 @@ def fetch(model: str, revision: str | None, key: str) -> Path:
     if folder is not None and not _wrong(folder):
         return folder
     check_weights(model, revision, key)
+    cached = cached_folder(model, revision, INDEX)
+    revision = cached.name if cached else revision  # the commit that was looked up, though the branch may have moved
     from diffusers import DiffusionPipeline
 
     found = Path(DiffusionPipeline.download(model, revision=revision))
     wrong = _wrong(found)
     if wrong:
-        raise FileNotFoundError(f"{key}.model is {model!r}: its copy in the cache {wrong}; remove {found}")
+        raise FileNotFoundError(f"{key}.model is {model!r}, but the repository {wrong}; take another one, or a folder")
     return found
 
 
@@ -66,9 +72,9 @@ def variant(folder: Path) -> str | None:
     return None
 
 
-def _wrong(folder: Path | None) -> str | None:
+def _wrong(folder: Path) -> str | None:
     """What a pipeline's folder lacks, in words that go on after its name; None where it is whole."""
-    if folder is None or not (folder / INDEX).is_file():
+    if not (folder / INDEX).is_file():
         return f"has no {INDEX}"
     try:
         names = components(folder)
@@ -80,5 +86,5 @@ def _wrong(folder: Path | None) -> str | None:
             return f"lacks its part {name}"
         wrong = lacking_weights(part) if (part / "config.json").is_file() else None
         if wrong:
-            return f"is not whole: {name} {wrong}"
+            return f"has a part that is not whole: {name} {wrong}"
     return None

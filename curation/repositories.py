@@ -38,19 +38,24 @@ def cached_folder(model: str, revision: str | None, file: str = "config.json") -
     return Path(found).parent if isinstance(found, str) else None
 
 
-def look_up(model: str, revision: str | None, key: str, wrong: str, file: str = "config.json") -> None:
+def look_up(
+    model: str, revision: str | None, key: str, wrong: str, file: str = "config.json", others: Iterable[str] = ()
+) -> None:
     """Asks a repository's host for it and caches its small `file`, so that its commit is known from now on.
 
-    Raises FileNotFoundError that names `key`, what is `wrong` with the copy in the cache, and the remedy, where the
-    repository cannot be had: in seconds, also without a network.
+    Raises FileNotFoundError that names `key`, what is `wrong` with it in words that go on after "which", and the
+    remedy, where the repository cannot be had: in seconds, also without a network. others: small files that are cached
+    too, where the repository has them.
     """
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     at = f" at revision {revision!r}" if revision else ""
     try:
-        HfApi().model_info(model, revision=revision, timeout=10)  # ends at once without a network, downloads do not
-        hf_hub_download(model, file, revision=revision)
+        # Ends at once without a network; a download would try for half a minute.
+        found = [entry.rfilename for entry in HfApi().model_info(model, revision=revision, timeout=10).siblings or []]
+        for name in [file, *(name for name in others if name in found)]:
+            hf_hub_download(model, name, revision=revision)
     except GatedRepoError:
         remedy = "its terms must be accepted on its page first; then log in with `hf auth login`"
     except RepositoryNotFoundError:
@@ -65,7 +70,7 @@ def look_up(model: str, revision: str | None, key: str, wrong: str, file: str = 
         )
     else:
         return
-    raise FileNotFoundError(f"{key}.model is {model!r}{at}: its copy in the cache {wrong}; {remedy}")
+    raise FileNotFoundError(f"{key}.model is {model!r}{at}, which {wrong}; {remedy}")
 
 
 def lacking_weights(folder: Path) -> str | None:

@@ -36,7 +36,7 @@ def test_check_weights__a_whole_folder(folder: Path) -> None:
     ("lost", "told"),
     [
         ("model_index.json", "has no model_index.json"),
-        ("unet/diffusion_pytorch_model.safetensors", "is not whole: unet has no weights"),
+        ("unet/diffusion_pytorch_model.safetensors", "has a part that is not whole: unet has no weights"),
         ("tokenizer", "lacks its part tokenizer"),
     ],
 )
@@ -61,7 +61,8 @@ def test_check_weights__no_folder_and_no_repository() -> None:
 def test_check_weights__missing_weights_are_told_in_seconds_without_a_network() -> None:
     began = time.monotonic()
     with pytest.raises(
-        FileNotFoundError, match="^curation.synthesis.model is 'no/such': .* name a local folder in curat"
+        FileNotFoundError,
+        match="^curation.synthesis.model is 'no/such', which is not in the cache.* name a local folder in curat",
     ):
         check_weights("no/such", None, "curation.synthesis")
     assert time.monotonic() - began < 5
@@ -77,7 +78,7 @@ def test_cache__is_used_whole_and_refused_in_part(whole: Path, tmp_path: Path, m
     found = fetch("some/pipeline", None, "curation.synthesis")
     assert found == tmp_path / "models--some--pipeline" / "snapshots" / "0123abcd"
     (found / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="its copy in the cache is not whole: unet has no weights .* `hf downl"):
+    with pytest.raises(FileNotFoundError, match="which is not whole in the cache: .*0123abcd has a part .* `hf downl"):
         fetch("some/pipeline", None, "curation.synthesis")
 
 

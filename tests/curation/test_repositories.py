@@ -70,8 +70,7 @@ def test_checksums__another_training_of_large_files_is_noticed(tmp_path: Path, m
 
 def test_look_up__without_a_network_names_key_and_remedy() -> None:
     assert cached_folder("nobody/nothing", None) is None
-    with pytest.raises(
-        FileNotFoundError, match=r"^a\.b\.model is 'nobody/nothing' at revision 'v2': its copy .* has no"
-    ) as e:
-        look_up("nobody/nothing", "v2", "a.b", "has no x.json", "x.json")
-    assert "`hf download nobody/nothing --revision v2`" in str(e.value) and "a.b.model" in str(e.value)
+    told = r"^a\.b\.model is 'nobody/nothing' at revision 'v2', which is gone; .* local folder in a\.b\.model$"
+    with pytest.raises(FileNotFoundError, match=told) as error:
+        look_up("nobody/nothing", "v2", "a.b", "is gone", "x.json")
+    assert "`hf download nobody/nothing --revision v2`" in str(error.value)

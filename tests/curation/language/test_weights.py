@@ -112,8 +112,8 @@ def test_identify__a_folder_by_its_contents(model: Path) -> None:
     assert identify(str(model), None) != before
 
 
-def test_identify__a_large_folder_by_its_small_files_and_sizes(model: Path) -> None:
+def test_identify__a_large_folder_by_its_small_files_and_parts_of_the_others(model: Path) -> None:
     with open(model / "model-2.safetensors", "wb") as file:
         file.truncate(3_000_000_000)  # sparse
     files = identify(str(model), None)["files"]
-    assert files["model-2.safetensors"] == "3000000000 bytes" and len(files["config.json"]) == 64
+    assert files["model-2.safetensors"].startswith("sampled:") and len(files["config.json"]) == 64

@@ -172,7 +172,7 @@ def test_run__a_model_that_draws_nothing_ends_the_run_at_the_first_shard(tmp_pat
         ({"height": 100}, "height is 100; use a multiple of 8"),
         ({"dtype": "half"}, "dtype is 'half'; use one of bfloat16, float16, float32, or null"),
         ({"scheduler": "Fast"}, "scheduler is 'Fast', which diffusers .* does not have"),
-        ({"model": "no/such-model"}, "model is 'no/such-model': .* `hf download no/such-model`"),
+        ({"model": "no/such-model"}, "model is 'no/such-model', which .* `hf download no/such-model`"),
         ({"image_to_image": ImageToImage("none", 0.5)}, "image_to_image.folder: none is no folder"),
         ({"image_to_image": ImageToImage("none", 0.1)}, r"image_to_image.strength is 0.1; .*\(2\) times it"),
     ],
