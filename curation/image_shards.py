@@ -76,7 +76,11 @@ def write_shard(folder: Path, number: int, samples: Sequence[Sample], recipe: di
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     rows = [{name: sample.columns.get(name) for name in SHARD_SCHEMA.names} for sample in samples]
-    write_table(path.with_suffix(".parquet"), pa.Table.from_pylist(rows, schema=SHARD_SCHEMA))
+    try:
+        write_table(path.with_suffix(".parquet"), pa.Table.from_pylist(rows, schema=SHARD_SCHEMA))
+    except OSError:  # no room: the tar's own is given back
+        path.unlink()
+        raise
 
 
 def _members(samples: Iterable[Sample], recipe: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
