@@ -14,12 +14,14 @@ import pytest
 from curation.concept_names import merge_key
 from curation.discovery_settings import Discover
 from curation.language import LanguageModel
+from curation.prompts import Prompts
 from curation.session import Session
 from curation.stage import Context, run_stage
 from curation.stages.concepts import Concepts
 from curation.workspace import Workspace
 from tests.curation.food_model import KEYS, OUTSIDERS, FoodModel
 from tests.curation.language.server import LanguageServer, Reply
+from tests.curation.language.tiny_lm import build_tiny_lm
 
 
 def context_of(root: Path, stage: Concepts, **options: Any) -> Context:
@@ -259,3 +261,22 @@ def test_concepts__two_ranks_make_the_same_bank(tmp_path: Path, server: Language
     assert len(server.requests) == 2 * asked
     name = "concepts/bank.parquet"
     assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_concepts__a_real_small_model_finds_and_weighs_them(tmp_path: Path) -> None:
+    answers = {
+        "List food": "1. pie\n2. rock\n3. bun",
+        "Is pie food?": "Yes",
+        "Is rock food?": "No",
+        "Is bun food?": "Yes",
+    }
+    folder = build_tiny_lm(tmp_path / "lm", answers, steps=200)
+    model = LanguageModel(str(folder), max_tokens=24, temperature=0.2, dtype="float32")
+    stage = Concepts(
+        discover=Discover(model, checker=model, max_rounds=0, check_by="probability", wider=False),
+        prompts=Prompts(generate="List {domain}", check="Is {concept} {domain}?"),
+    )
+    context = run(tmp_path / "ws", stage)
+    assert stage.bank(context) == ["pie", "bun"]
+    probabilities = {entry.concept: entry.probability for entry in stage.files(context).entries() if not entry.general}
+    assert probabilities["pie"] > 0.9 and probabilities["rock"] < 0.1  # type: ignore[operator]
