@@ -45,7 +45,7 @@ def top_k(
     searches: list[_FaissSearch | _TorchSearch] = [_TorchSearch(queries, device) for device in devices]
     searches = searches or [_FaissSearch(queries)]
     best = Best(len(queries), k)
-    for number, (vectors, rows) in enumerate(_read_ahead(_unit_blocks(blocks, queries.shape[1], block_bytes))):
+    for number, (vectors, rows) in enumerate(read_ahead(unit_blocks(blocks, queries.shape[1], block_bytes))):
         search = searches[number % len(searches)]
         best.merge(search.collect())  # only when it is this device's turn again, so that all of them are at work
         search.start(vectors, rows, min(k, len(rows)))
@@ -154,7 +154,7 @@ def _full_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision(chosen)
 
 
-def _unit_blocks(blocks: Iterable[np.ndarray], width: int, block_bytes: int) -> Iterator[Found]:
+def unit_blocks(blocks: Iterable[np.ndarray], width: int, block_bytes: int) -> Iterator[Found]:
     """(unit float32 [n, D], their rows) in blocks of `block_bytes`, cut from and joined of arrays of any sizes.
 
     Two buffers take turns: a block is overwritten when the next but one is asked for.
@@ -193,7 +193,7 @@ def _normalise(array: np.ndarray, out: np.ndarray) -> np.ndarray:
     return good
 
 
-def _read_ahead(items: Iterator[T]) -> Iterator[T]:
+def read_ahead(items: Iterator[T]) -> Iterator[T]:
     """The items, each made in a thread while the one before is used: reading and searching overlap."""
     end: Any = object()
     with ThreadPoolExecutor(1) as reader:

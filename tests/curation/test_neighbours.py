@@ -103,7 +103,7 @@ def test_top_k__keeps_full_precision_and_the_runs_own(monkeypatch: pytest.Monkey
         torch.set_float32_matmul_precision(before)
 
 
-def test_read_ahead__an_error_of_the_reader_reaches_the_caller() -> None:
+def testread_ahead__an_error_of_the_reader_reaches_the_caller() -> None:
     def blocks():  # noqa: ANN202
         yield random_unit(3)
         raise OSError("the disk")
@@ -112,6 +112,6 @@ def test_read_ahead__an_error_of_the_reader_reaches_the_caller() -> None:
         top_k(random_unit(1), blocks(), 1, block_bytes=24 * 4)
 
 
-def test_unit_blocks__two_buffers_for_any_number_of_blocks() -> None:
-    blocks = list(neighbours._unit_blocks([random_unit(100)], 24, 10 * 24 * 4))
+def testunit_blocks__two_buffers_for_any_number_of_blocks() -> None:
+    blocks = list(neighbours.unit_blocks([random_unit(100)], 24, 10 * 24 * 4))
     assert len(blocks) == 10 and len({vectors.ctypes.data for vectors, _ in blocks}) == 2
