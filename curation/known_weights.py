@@ -107,7 +107,8 @@ def named_models(settings: Any, key: str) -> Iterator[tuple[str, str]]:
     if isinstance(name, str) and name and getattr(settings, "endpoint", None) is None:
         pretrained = getattr(settings, "pretrained", None)
         yield f"{key}.model", f"{name}/{pretrained}" if pretrained else name
-    if isinstance(getattr(settings, "no_branch", None), str):
-        yield f"{key}.no_branch", settings.no_branch
+    no_branch = getattr(settings, "no_branch", None)
+    if isinstance(no_branch, str):
+        yield f"{key}.no_branch", no_branch
     for field in dataclasses.fields(settings):
         yield from named_models(getattr(settings, field.name), f"{key}.{field.name}")

@@ -9,15 +9,21 @@ from curation.ledger import read_ledger
 from curation.manifest import verify_manifest
 from curation.session import Session
 from curation.stage import Context, Stage, run_stage, stage_fingerprint
+from curation.stages.captions import Captions
 from curation.stages.concepts import Concepts
+from curation.stages.coverage import Coverage
 from curation.stages.duplicates import Duplicates
 from curation.stages.embed import Embed
+from curation.stages.fetch import Fetch
+from curation.stages.gaps import Gaps
 from curation.stages.ingest import Index, Ingest
 from curation.stages.leakage import Leakage
 from curation.stages.ood import Ood
 from curation.stages.retrieve import Retrieve
 from curation.stages.scenes import Scenes
+from curation.stages.search import Search
 from curation.stages.select import Select
+from curation.stages.synthesis import Synthesis
 from curation.stages.text import Text
 from curation.workspace import Workspace
 from datamodules.files import read_json, within, write_json
@@ -25,21 +31,29 @@ from datamodules.files import read_json, within, write_json
 
 @dataclass
 class Curation:
-    """From a pool of images to a curated data set.
+    """From two strings to a curated data set.
+
+    Images come from a pool, from a search of published tables, from a generator, or from several of them.
 
     Args:
         domain: The domain's name, such as "food".
         description: The kind of its concepts, such as "dishes and ingredients".
         concepts: The concept bank.
+        coverage: How near the labels of evaluation data sets are to the bank; null does not look.
+        captions: Descriptions of scenes that show a concept, for the generator; null leaves synthetic images out.
+        synthesis: The generator of images; null leaves synthetic images out.
+        search: Addresses of real images in published tables, an index or a service; null searches nothing.
+        fetch: Downloads what the search found, or a table of addresses.
         scenes: Makes a pool with a known answer instead of reading one (the quickstart).
         ingest: Decoding and refusal.
         embed: Encoders.
-        retrieve: Top k per concept; null takes all images.
+        retrieve: Top k of the pool per concept; null takes the whole pool.
         leakage: Screening against test images; null leaves it out.
         duplicates: Near-duplicates.
         text: Written words; null leaves them out.
         ood: Out-of-domain scores.
         select: Pareto fronts, knees, size.
+        gaps: A second round for concepts with few images; null has none.
         seed: Seed of the draws.
         precision: Of the encoders: 32-true, bf16-mixed or 16-mixed.
         answer: A truth.parquet (key, kind, group, in_domain) of a pool with a known answer; only to judge the result.
@@ -48,6 +62,11 @@ class Curation:
     domain: str
     description: str = ""
     concepts: Concepts = field(default_factory=Concepts)
+    coverage: Coverage | None = None
+    captions: Captions | None = None
+    synthesis: Synthesis | None = None
+    search: Search | None = None
+    fetch: Fetch | None = None
     scenes: Scenes | None = None
     ingest: Ingest = field(default_factory=Ingest)
     embed: Embed = field(default_factory=Embed)
@@ -57,15 +76,22 @@ class Curation:
     text: Text | None = field(default_factory=Text)
     ood: Ood = field(default_factory=Ood)
     select: Select = field(default_factory=Select)
+    gaps: Gaps | None = None
     seed: int = 0
     precision: str = "32-true"
     answer: str | None = None
 
     def stages(self) -> list[Stage]:
         """The stages of this configuration in order."""
+        fetch, retrieve = self.fetch, self.retrieve
+        if self.search is not None:
+            fetch = fetch or Fetch()
+        if self.search is not None or self.synthesis is not None:
+            retrieve = retrieve or Retrieve(k=None)  # fetched and generated images carry their concepts
         chain: list[Stage | None] = [
-            self.concepts, self.scenes, Index(), self.ingest, self.embed, self.retrieve, self.leakage,
-            self.duplicates, self.text, self.ood, self.select,
+            self.concepts, self.captions, self.synthesis, self.search, fetch, self.scenes, self.coverage, Index(),
+            self.ingest, self.embed, retrieve, self.leakage, self.duplicates, self.text, self.ood, self.select,
+            self.gaps,
         ]  # fmt: skip
         return [stage for stage in chain if stage is not None]
 
@@ -78,15 +104,29 @@ class Curation:
         return Context(space, session, self.domain, self.description, pool, self.seed, stages)
 
     def check(self, context: Context) -> None:
-        """Refuses wrong settings, missing files and weights, and a workspace of another data set, before any work."""
+        """Refuses wrong settings, missing files and weights, and a workspace of another data set, before any work.
+
+        Tells all that is wrong at once: who runs unattended wants to mend it in one go.
+        """
         _claim(context)
         stale: set[str] = set()
+        wrong: list[ValueError | OSError] = []
+        if self.synthesis is not None and self.captions is None:
+            text = "curation.captions is null, but curation.synthesis draws captions; give captions a model"
+            wrong.append(ValueError(text))
         for stage in context.stages.values():
-            record = context.workspace.stage_record(stage.name)
-            changed = record is None or record["fingerprint"] != stage_fingerprint(stage, context)["fingerprint"]
-            if changed or stale & set(stage.reads):  # what reads a stale stage runs again too
-                stale.add(stage.name)
-                stage.check(context)  # loads models: not for a stage that is finished
+            try:
+                if _is_stale(stage, context) or stale & set(stage.reads):  # what reads a stale stage runs again too
+                    stale.add(stage.name)
+                    stage.check(context)  # loads models: not for a stage that is finished
+            except (ValueError, OSError) as error:
+                wrong.append(error)
+        messages = list(dict.fromkeys(str(error) for error in wrong))
+        if len(messages) == 1:
+            raise wrong[0]
+        if messages:
+            listed = "".join(f"\n- {message}" for message in messages)
+            raise ValueError(f"{len(messages)} things are missing or wrong:{listed}")
 
     def run(self, workspace: Path, pool: Path | None, session: Session) -> Path:
         """Runs the stages that are missing or stale on all ranks; returns the manifest. Safe to kill and run again."""
@@ -98,7 +138,10 @@ class Curation:
         session.start()
         context = self.context(workspace, pool, session)
         session.on_zero(lambda: self.check(context))
-        done = [run_stage(stage, context) for stage in context.stages.values()]
+        done = self._run_stages(context)
+        if self.gaps is not None and done[-1] and session.on_zero(lambda: _is_stale(self.concepts, context)):
+            context.say("gaps       the curation runs once more, with the concepts that were added")
+            done += self._run_stages(context)
         manifest = context.workspace.manifest()
         session.on_zero(lambda: verify_manifest(context.workspace))
         if not any(done):
@@ -106,6 +149,9 @@ class Curation:
         if self.answer is not None:
             session.on_zero(lambda: self.judge(context.workspace))
         return manifest
+
+    def _run_stages(self, context: Context) -> list[bool]:
+        return [run_stage(stage, context) for stage in context.stages.values()]
 
     def judge(self, workspace: Workspace) -> dict[str, Any]:
         """Compares the result with the pool's known answer and keeps the figures in columns/answer.json."""
@@ -119,6 +165,11 @@ class Curation:
         figures = score_against_answer(read_ledger(workspace), pq.read_table(path))
         write_json(workspace.root / "columns" / "answer.json", figures)
         return figures
+
+
+def _is_stale(stage: Stage, context: Context) -> bool:
+    record = context.workspace.stage_record(stage.name)
+    return record is None or record["fingerprint"] != stage_fingerprint(stage, context)["fingerprint"]
 
 
 def _claim(context: Context) -> None:

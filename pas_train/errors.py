@@ -51,6 +51,8 @@ def reported() -> Iterator[None]:
         message = message_of(error)
         if message is None:
             raise
-        paragraph = textwrap.fill(f"pas_train: error: {message}", 118, break_long_words=False, break_on_hyphens=False)
-        print(paragraph, file=sys.stderr, flush=True)
+        for line in f"pas_train: error: {message}".split("\n"):  # a list has a line for each item
+            indent = "  " if line.startswith("- ") else ""
+            wrapped = textwrap.fill(line, 118, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+            print(wrapped, file=sys.stderr, flush=True)
         sys.exit(1)

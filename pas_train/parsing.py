@@ -46,10 +46,18 @@ def explain(message: str, known: Sequence[str]) -> str:
         return _damaged_yaml() or message
     name = next(value for value in found.groups() if value)
     key, where = _as_written(name)
-    mistaken = [part for part in key.split(".") if part not in known]  # the first that is close to another one
-    close = next((c for part in mistaken if (c := difflib.get_close_matches(part, known, n=3, cutoff=0.7))), [])
+    # The innermost part that is close to another key.
+    mistaken = [part for part in reversed(key.split(".")) if part not in known]
+    close = next((c for part in mistaken if (c := _close(part, known))), [])
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return f"unknown key {key}{where}{hint} (--print_config shows every key)"
+
+
+def _close(name: str, known: Sequence[str]) -> list[str]:
+    """Up to three names that are like this one, and nearly as like as the likest."""
+    found = difflib.get_close_matches(name, known, n=3, cutoff=0.7)
+    like = [difflib.SequenceMatcher(None, one, name).ratio() for one in found]
+    return [one for one, ratio in zip(found, like, strict=True) if ratio > like[0] - 0.1]
 
 
 def _config_files() -> Iterator[str]:

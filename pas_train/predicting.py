@@ -66,7 +66,7 @@ def predict(cli: "PasCLI", model: LightningModule, data: LightningDataModule, ck
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output: {folder} is a file; give a folder for the Parquet files")
     with atomic(folder / f"{trainer.global_rank:05d}.parquet") as temporary:
-        with EmbeddingWriter(temporary, images.table["key"], int(backbone_of(model).num_features)) as writer:
+        with EmbeddingWriter(temporary, images.table["key"], int(cast(int, backbone_of(model).num_features))) as writer:
             trainer.callbacks.append(writer)
             trainer.predict(model, datamodule=data, return_predictions=False)
     trainer.strategy.barrier()

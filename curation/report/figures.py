@@ -30,7 +30,7 @@ def knee_curves(view: View) -> str | None:
     sizes = np.bincount(front[rows].astype(int))
     removed = np.cumsum(sizes)
     thin = np.unique(np.linspace(0, len(sizes) - 1, POINTS).astype(int))
-    with _figure(3) as (figure, axes):
+    with drawing(3) as (figure, axes):
         for axis, name, knee in zip(axes, SCORE_NAMES, result["knees"], strict=False):
             means = np.bincount(front[rows].astype(int), weights=view.numbers(name)[rows]) / np.maximum(sizes, 1)
             axis.plot(removed[thin], means[thin], color=KEPT, lw=1.6)
@@ -43,7 +43,7 @@ def knee_curves(view: View) -> str | None:
             axis.set_xlabel("images removed")
             axis.legend(loc="upper right")
         axes[0].set_ylabel("mean score of the front")
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def histograms(view: View) -> str | None:
@@ -56,7 +56,7 @@ def histograms(view: View) -> str | None:
     drawn = [(name, title, values) for name, title, values in drawn if not np.isnan(values).all()]
     if not drawn:
         return None
-    with _figure(3, rows=-(-len(drawn) // 3)) as (figure, axes):
+    with drawing(3, rows=-(-len(drawn) // 3)) as (figure, axes):
         for axis in axes[len(drawn) :]:
             axis.set_visible(False)
         for axis, (name, title, values) in zip(axes, drawn, strict=False):
@@ -76,7 +76,7 @@ def histograms(view: View) -> str | None:
             if name == "leak_similarity" and threshold is not None:
                 axis.axvline(threshold, color=INK, lw=1.2)
         axes[0].set_ylabel("images")
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def training_curves(run: TrainingRun) -> str | None:
@@ -85,7 +85,7 @@ def training_curves(run: TrainingRun) -> str | None:
     drawn = [item for item in series if len(run.curves.get(item[0], []))]
     if not drawn:
         return None
-    with _figure(2) as (figure, axes):
+    with drawing(2) as (figure, axes):
         for axis in axes[len(drawn) :]:
             axis.set_visible(False)
         for axis, (name, title, colour, factor) in zip(axes, drawn, strict=False):
@@ -95,10 +95,10 @@ def training_curves(run: TrainingRun) -> str | None:
             axis.plot(points[:, 0], factor * points[:, 1], color=colour, lw=1.5, marker=marker, ms=3)
             axis.set_title(title)
             axis.set_xlabel("step")
-        return _svg(figure)
+        return to_svg(figure)
 
 
-class _figure:
+class drawing:
     """A figure in the report's style, made without pyplot: no global state, no display."""
 
     def __init__(self, columns: int, rows: int = 1) -> None:
@@ -117,7 +117,8 @@ class _figure:
         self.context.__exit__(*error)
 
 
-def _svg(figure: Any) -> str:
+def to_svg(figure: Any) -> str:
+    """A figure as a data URI; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.ledger import STAGES
-from curation.report import figures, galleries, tables
+from curation.report import concepts, figures, galleries, tables
 from curation.report.view import ReportSettings, View
 from datamodules.files import atomic
 
@@ -49,6 +49,9 @@ def content(view: View) -> dict[str, Any]:
             for reason in ("unreadable", "not_retrieved", "leak", "duplicate", "pareto")
         },  # fmt: skip
         "with_text": int((view.numbers("text_area") > 0).sum()),
+        "origins": concepts.origins(view),
+        "per_concept": concepts.images_per_concept(view),
+        "coverage": concepts.coverage(view),
         "kept": galleries.kept(view),
         "unreadable": galleries.unreadable(view) if done["ingest"] else [],
         "not_retrieved": galleries.not_retrieved(view) if done["retrieve"] else [],

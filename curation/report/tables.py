@@ -45,7 +45,7 @@ class Model:
 def models(view: View) -> list[Model]:
     """The models of the finished stages."""
     found = []
-    for stage in ("embed", "text", "ood"):
+    for stage in ("concepts", "captions", "synthesis", "search", "embed", "text", "ood"):
         if view.state(stage) != "done":
             continue
         for role, value in (view.records[stage].get("models") or {}).items():

@@ -20,6 +20,8 @@ from datamodules.decoding import ImageLimits, RefusedImage
 from datamodules.files import read_json
 from datamodules.store import StoreError
 
+# What runs before there are images to look at.
+COLLECTING = ("concepts", "coverage", "captions", "synthesis", "search", "fetch", "scenes", "index")
 # For looking only: what ingest refused for its size or colour is shown all the same.
 LIMITS = ImageLimits(min_side_px=1, max_aspect=1e6, flat_range=0)
 
@@ -68,7 +70,7 @@ class View:
         self.space, self.settings = Workspace(root), settings
         self.ledger = read_ledger(self.space)
         self.records: dict[str, dict[str, Any]] = {}
-        for stage in ("concepts", "scenes", "index", "ingest", "embed", *STAGES[1:]):
+        for stage in (*COLLECTING, "ingest", "embed", *STAGES[1:]):
             record = self.space.current_record(stage)
             if record is not None:
                 self.records[stage] = record

@@ -1,34 +1,49 @@
 """Real images by similarity to the concepts."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from curation.neighbours import top_k
 from curation.stage import Context, Stage
 from curation.stages.concepts import Concepts
 from curation.stages.embed import Embed, embed_words
+from curation.stages.rows import alive
 from curation.workspace import write_part
+
+SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()), ("retrieved", pa.bool_()), ("concepts", pa.list_(pa.string())),
+        ("similarities", pa.list_(pa.float32())),
+    ]
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Retrieve(Stage):
-    """Top k images of every concept by cosine similarity; an image that no concept finds is `not_retrieved`.
+    """Which concepts found an image; an image that none found is `not_retrieved`.
+
+    Of the pool, the top k images of every concept by cosine similarity. A fetched image keeps the concepts of the
+    search that found its address, a generated one the concept that it was made for.
 
     Args:
-        k: Images per concept (paper: 500).
+        k: Images of the pool per concept (paper: 500); null takes the whole pool.
         templates: Prompts, one `{}` each. The paper sends the concept itself.
     """
 
     name: ClassVar[str] = "retrieve"
-    reads: ClassVar[tuple[str, ...]] = ("embed", "concepts")
-    k: int = 500
+    reads: ClassVar[tuple[str, ...]] = ("embed", "concepts", "search")
+    k: int | None = 500
     templates: list[str] = field(default_factory=lambda: ["{}"])
 
     def check(self, context: Context) -> None:
         """K must be positive."""
-        if self.k < 1:
+        if self.k is not None and self.k < 1:
             raise ValueError(f"curation.retrieve.k must be at least 1, got {self.k}; `retrieve: null` takes all images")
 
     def run(self, context: Context) -> dict[str, Any]:
@@ -36,30 +51,71 @@ class Retrieve(Stage):
         return context.session.on_zero(lambda: self._run(context))
 
     def _run(self, context: Context) -> dict[str, Any]:
-        import faiss
+        index, rows = context.workspace.index, alive(context)
+        synthetic = pc.equal(index["source"], "synthetic").to_numpy()[rows]
+        fetched = pc.equal(index["root"], "fetched").to_numpy()[rows]
+        if "search" not in context.stages:  # a table of addresses that no concept was asked for
+            fetched[:] = False
+        tables = [
+            _made(index, rows[synthetic]),
+            _searched(context, rows[fetched]),
+            self._ranked(context, rows[~synthetic & ~fetched]),
+        ]
+        table = pa.concat_tables(tables).sort_by("row").combine_chunks()
+        columns = {name: table[name].combine_chunks() for name in SCHEMA.names[1:]}
+        keys = index["key"].combine_chunks()
+        write_part(context.workspace.stage_folder(self.name), 0, table["row"].to_numpy(), keys, columns, {})
+        kept = pc.sum(table["retrieved"]).as_py() or 0
+        return {"rows": len(rows), "summary": f"{kept} of {len(rows)} images belong to a concept"}
 
+    def _ranked(self, context: Context, rows: np.ndarray) -> pa.Table:
+        """The pool's images with the concepts that have them among their k nearest, most similar first."""
         concepts, embed = context.stages["concepts"], context.stages["embed"]
         assert isinstance(concepts, Concepts) and isinstance(embed, Embed)
-        bank = concepts.bank()
-        rows, images = context.workspace.embeddings("embed", "image")
+        if self.k is None or not len(rows):
+            empty = pa.ListArray.from_arrays(pa.array(np.zeros(len(rows) + 1), pa.int32()), pa.array([], pa.string()))
+            return _table(rows, np.ones(len(rows), bool), empty, empty.cast(pa.list_(pa.float32())))
+        bank = concepts.bank(context)
         queries = embed_words(embed.image_text.load(), bank, self.templates)
-        index = faiss.IndexFlatIP(images.shape[1])
-        index.add(images)
-        similarities, found = index.search(queries, min(self.k, len(images)))
+        similarities, found = top_k(queries, _only(context, rows), min(self.k, len(rows)))
         # Sorted by image, then by falling similarity: each image once, with all the concepts that found it.
-        image = found.ravel()
-        concept = np.repeat(np.arange(len(bank)), found.shape[1])
-        similarity = similarities.ravel()
+        concept, place = np.nonzero(found >= 0)
+        image, similarity = found[concept, place], similarities[concept, place]
         order = np.lexsort((concept, -similarity, image))
-        counts = np.bincount(image, minlength=len(images))
+        counts = np.bincount(image, minlength=len(rows))
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
-        names = pa.array(bank).take(pa.array(concept[order]))
-        columns = {
-            "retrieved": counts > 0,
-            "concepts": pa.ListArray.from_arrays(offsets, names),
-            "similarities": pa.ListArray.from_arrays(offsets, pa.array(similarity[order], pa.float32())),
-        }
-        keys = context.workspace.index["key"].combine_chunks()
-        write_part(context.workspace.stage_folder(self.name), 0, rows, keys, columns, {})
-        kept = int((counts > 0).sum())
-        return {"rows": len(rows), "summary": f"{kept} of {len(rows)} images found by {len(bank)} concepts"}
+        names = pa.ListArray.from_arrays(offsets, pa.array(bank).take(pa.array(concept[order])))
+        values = pa.ListArray.from_arrays(offsets, pa.array(similarity[order], pa.float32()))
+        return _table(rows, counts > 0, names, values)
+
+
+def _only(context: Context, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """The image embeddings of some rows, part by part, in the order of the rows."""
+    for own, part in context.workspace.embedding_parts("embed", "image"):
+        kept = np.isin(own, rows, assume_unique=True)
+        if kept.any():
+            yield part if kept.all() else part[kept]
+
+
+def _made(index: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Generated images, each with the concept that its caption was written for."""
+    concept = index["made_for"].combine_chunks().take(pa.array(rows))
+    offsets = pa.array(np.arange(len(rows) + 1), pa.int32())
+    nothing = pa.ListArray.from_arrays(offsets, pa.nulls(len(rows), pa.float32()))
+    return _table(rows, np.ones(len(rows), bool), pa.ListArray.from_arrays(offsets, concept), nothing)
+
+
+def _searched(context: Context, rows: np.ndarray) -> pa.Table:
+    """Fetched images with what the search says of their addresses; not retrieved where it no longer finds them."""
+    if not len(rows):
+        return SCHEMA.empty_table()
+    path = context.workspace.stage_folder("search") / "found.parquet"
+    found = pq.read_table(path, columns=["url", "concepts", "similarities"]).combine_chunks()
+    urls = context.workspace.index["url"].combine_chunks().take(pa.array(rows))
+    places = pc.index_in(urls, value_set=found["url"].combine_chunks())
+    concepts, similarities = (found[name].combine_chunks().take(places) for name in ("concepts", "similarities"))
+    return _table(rows, pc.is_valid(places), concepts, similarities)
+
+
+def _table(rows: np.ndarray, retrieved: Any, concepts: pa.Array, similarities: pa.Array) -> pa.Table:
+    return pa.table([pa.array(rows), pa.array(retrieved), concepts, similarities], names=SCHEMA.names).cast(SCHEMA)
