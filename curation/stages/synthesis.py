@@ -82,11 +82,19 @@ class Synthesis(Stage):
     chunk_rows: int = runtime(256)
 
     def identity(self, context: Context) -> dict[str, Any]:
-        """Commit or checksums of the model, and checksums of the pictures that images begin with."""
+        """Commit or checksums of the model, and checksums of the pictures that images begin with.
+
+        Where the model is no longer in the cache, it is the one that the stage was finished with.
+        """
+        model = diffusion_weights.identify(self.model, self.revision)
+        record = context.workspace.stage_record(self.name) if "revision" in model else None
+        if record and model["revision"] == self.revision and record["settings"]["revision"] == self.revision:
+            known = record["models"]["model"]
+            model = known if known.get("name") == self.model else model
         pictures = self._pictures()
         own = {"captions": sha256_file(_captions_file(context))} if _own_captions(context) else {}
         seeds = {"pictures": pictures.by_folder} if pictures else {}
-        return {"model": diffusion_weights.identify(self.model, self.revision), **seeds, **own}
+        return {"model": model, **seeds, **own}
 
     def check(self, context: Context) -> None:
         """Numbers, names and files; loads no model."""

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from curation.diffusion import Sampling, load_pipeline, picture_size
 from curation.image_generator import ImageGenerator
-from tests.curation.tiny_diffusion import save_tiny_diffusion
+from tests.curation.tiny_diffusion import save_tiny_diffusion, save_tiny_flux
 
 KEY = "curation.synthesis"
 SAMPLING = Sampling(2, 7.5, None, None, None, None, "float32", None, 95)
@@ -97,6 +97,16 @@ def test_predict_step__image_to_image_begins_with_the_picture(save: Save) -> Non
     assert result["error_list"] == [None, "its picture x.jpg cannot be used (truncated)", None]
     assert result["jpeg_list"][1] is None
     assert np.abs(pixels(result["jpeg_list"][0]) - pixels(result["jpeg_list"][2])).max() > 5
+
+
+def test_predict_step__a_pipeline_of_another_family(tmp_path: Path) -> None:
+    folder = save_tiny_flux(tmp_path / "flux")
+    module = generator(folder, height=32, width=48, negative_prompt="a blurred picture")
+    result = draw(module, [1, 2, 3])
+    assert (result["height_list"], result["width_list"]) == ([32] * 3, [48] * 3) and len(set(result["jpeg_list"])) == 3
+    start = torch.full((32, 48, 3), 90, dtype=torch.uint8)
+    begun = draw(generator(folder, height=32, width=48, strength=0.5), [1, 2], pictures=[start, start])
+    assert (begun["height_list"], begun["width_list"]) == ([32] * 2, [48] * 2) and begun["error_list"] == [None, None]
 
 
 def hungry(module: ImageGenerator, fits: int) -> ImageGenerator:

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import resource
@@ -69,6 +70,18 @@ def test_write_shard__a_full_disk_leaves_no_half_shard_and_is_told_with_the_fold
     try:
         with pytest.raises(OSError, match=f"^{tmp_path} has no room for 00000.tar .* run the same command again"):
             write_shard(tmp_path, 0, [sample(f"{number:03d}") for number in range(50)], RECIPE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_shard__no_room_for_the_table_alone(tmp_path: Path) -> None:
+    rows = [sample(hashlib.sha256(str(number).encode()).hexdigest(), failed=True) for number in range(2000)]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # of the tar without a member there is enough
+    try:
+        with pytest.raises(OSError, match=f"^{tmp_path} has no room for 00000.parquet"):
+            write_shard(tmp_path, 0, rows, RECIPE)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""A real Stable Diffusion pipeline of 7 MB and 32 x 32 pixels, built here with random weights."""
+"""Real pipelines of 32 x 32 pixels, built here with random weights: Stable Diffusion of 7 MB, and Flux."""
 
 import warnings
 from pathlib import Path
@@ -47,6 +47,31 @@ def save_tiny_diffusion(folder: Path, unsafe_above: float | None = None, spoil: 
             requires_safety_checker=checker is not None,
         )
         pipeline.save_pretrained(folder)
+    return folder
+
+
+def save_tiny_flux(folder: Path) -> Path:
+    """Saves a pipeline of another family, a transformer with two text encoders, and returns its folder."""
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import T5Config, T5EncoderModel
+
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        tokenizer, clip = _text()
+        t5 = T5Config(vocab_size=514, d_model=32, d_kv=8, d_ff=37, num_layers=1, num_heads=4)
+        transformer = FluxTransformer2DModel(
+            patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
+        )  # fmt: skip
+        vae = AutoencoderKL(
+            sample_size=32, block_out_channels=(4,), latent_channels=1, norm_num_groups=1, use_quant_conv=False,
+            use_post_quant_conv=False, shift_factor=0.06, scaling_factor=1.5,
+        )  # fmt: skip
+        scheduler = FlowMatchEulerDiscreteScheduler()
+        FluxPipeline(scheduler, vae, clip, tokenizer, T5EncoderModel(t5), tokenizer, transformer).save_pretrained(
+            folder
+        )
     return folder
 
 

@@ -1,6 +1,7 @@
 """The whole stage on a real pipeline: captions in, shards out; on two ranks, after a kill, with other captions."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -163,6 +164,25 @@ def test_run__a_model_that_draws_nothing_ends_the_run_at_the_first_shard(tmp_pat
         run(tmp_path, stage(broken, chunk_rows=16, batch_size=8))
     with pytest.raises(RuntimeError, match=r"none of 24 images could be made, .* its pixels are no numbers"):
         run(tmp_path, stage(broken, seed=1, chunk_rows=8, batch_size=8))  # shards too small to judge the model by
+
+
+def test_run__a_finished_stage_needs_no_model(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    repository = tmp_path / "cache" / "models--some--pipeline"
+    shutil.copytree(model, repository / "snapshots" / "0123abcd")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123abcd")
+    write_captions(tmp_path, CAPTIONS[:1])
+    synthesis = stage(model, model="some/pipeline")
+    folder = run(tmp_path, synthesis)
+    assert pq.read_table(folder / "00000.parquet")["revision"].to_pylist() == ["0123abcd"] * 5
+    shutil.rmtree(tmp_path / "cache")
+    run_stage(synthesis, Context(Workspace(tmp_path), Session(accelerator="cpu"), "fish", "", None))
+    assert "finished before: 6 images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
