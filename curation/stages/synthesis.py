@@ -103,7 +103,7 @@ class Synthesis(Stage):
             import diffusers
         except ImportError:
             raise ValueError(
-                f"{KEY} needs diffusers, which is not installed: pip install 'pas-train[synthesis]', or set {KEY} to "
+                f"{KEY} needs diffusers, which is not installed: pip install diffusers accelerate, or set {KEY} to "
                 "null for a data set without synthetic images"
             ) from None
         if self.scheduler is not None and not hasattr(diffusers, self.scheduler):
