@@ -111,9 +111,6 @@ class Curation:
         _claim(context)
         stale: set[str] = set()
         wrong: list[ValueError | OSError] = []
-        if self.synthesis is not None and self.captions is None:
-            text = "curation.captions is null, but curation.synthesis draws captions; give captions a model"
-            wrong.append(ValueError(text))
         for stage in context.stages.values():
             try:
                 if _is_stale(stage, context) or stale & set(stage.reads):  # what reads a stale stage runs again too

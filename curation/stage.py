@@ -165,7 +165,10 @@ def _begin(folder: Path, current: dict[str, Any], keeps: tuple[str, ...] = ()) -
 
 
 def _finish(stage: Stage, folder: Path, current: dict[str, Any], result: dict[str, Any], seconds: float) -> None:
-    packages = ("pas-train", "torch", "lightning", "open-clip-torch", "faiss-gpu", "faiss-cpu", "numpy", "pyarrow")
+    packages = (
+        "pas-train", "torch", "lightning", "transformers", "diffusers", "open-clip-torch", "faiss-gpu", "faiss-cpu",
+        "numpy", "pyarrow",
+    )  # fmt: skip
     versions = {}
     for package in packages:
         try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,10 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curation.neighbours import top_k
+from curation.faiss_index import Approximate, find_neighbours
+from curation.searching.seeds import embed_seeds, seed_folders
 from curation.stage import Context, Stage
 from curation.stages.concepts import Concepts
 from curation.stages.embed import Embed, embed_words
+from curation.stages.ingest import Ingest, listing
 from curation.stages.rows import alive
 from curation.workspace import write_part
 
@@ -34,17 +37,28 @@ class Retrieve(Stage):
     Args:
         k: Images of the pool per concept (paper: 500); null takes the whole pool.
         templates: Prompts, one `{}` each. The paper sends the concept itself.
+        seeds: Folder of folders of pictures, named as concepts; such a concept is searched by its pictures.
+        approximate: When and how a large pool is searched by an index instead of exactly.
     """
 
     name: ClassVar[str] = "retrieve"
     reads: ClassVar[tuple[str, ...]] = ("embed", "concepts", "search")
     k: int | None = 500
     templates: list[str] = field(default_factory=lambda: ["{}"])
+    seeds: str | None = None
+    approximate: Approximate = field(default_factory=Approximate)
+
+    def identity(self, context: Context) -> dict[str, Any]:
+        """Names, sizes and times of the seed pictures."""
+        return {"seeds": listing(Path(self.seeds))} if self.seeds and Path(self.seeds).is_dir() else {}
 
     def check(self, context: Context) -> None:
-        """K must be positive."""
+        """K must be positive, and the seed pictures be there."""
         if self.k is not None and self.k < 1:
             raise ValueError(f"curation.retrieve.k must be at least 1, got {self.k}; `retrieve: null` takes all images")
+        self.approximate.check("curation.retrieve.approximate")
+        if self.seeds is not None and not Path(self.seeds).is_dir():
+            raise FileNotFoundError(f"curation.retrieve.seeds: {self.seeds} is no folder of folders of pictures")
 
     def run(self, context: Context) -> dict[str, Any]:
         """Writes retrieved, concepts, similarities."""
@@ -56,28 +70,38 @@ class Retrieve(Stage):
         fetched = pc.equal(index["root"], "fetched").to_numpy()[rows]
         if "search" not in context.stages:  # a table of addresses that no concept was asked for
             fetched[:] = False
-        tables = [
-            _made(index, rows[synthetic]),
-            _searched(context, rows[fetched]),
-            self._ranked(context, rows[~synthetic & ~fetched]),
-        ]
+        ranked, how = self._ranked(context, rows[~synthetic & ~fetched])
+        tables = [_made(index, rows[synthetic]), _searched(context, rows[fetched]), ranked]
         table = pa.concat_tables(tables).sort_by("row").combine_chunks()
         columns = {name: table[name].combine_chunks() for name in SCHEMA.names[1:]}
         keys = index["key"].combine_chunks()
         write_part(context.workspace.stage_folder(self.name), 0, table["row"].to_numpy(), keys, columns, {})
         kept = pc.sum(table["retrieved"]).as_py() or 0
-        return {"rows": len(rows), "summary": f"{kept} of {len(rows)} images belong to a concept"}
+        summary = f"{kept} of {len(rows)} images belong to a concept"
+        if how.get("index"):
+            summary += f" (by {how['index']}, which finds {100 * how['recall']:.1f} % of the exact nearest)"
+        return {"rows": len(rows), "summary": summary, **how}
 
-    def _ranked(self, context: Context, rows: np.ndarray) -> pa.Table:
-        """The pool's images with the concepts that have them among their k nearest, most similar first."""
+    def _ranked(self, context: Context, rows: np.ndarray) -> tuple[pa.Table, dict[str, Any]]:
+        """The pool's images with the concepts that have them among their k nearest, most similar first; and how."""
         concepts, embed = context.stages["concepts"], context.stages["embed"]
         assert isinstance(concepts, Concepts) and isinstance(embed, Embed)
         if self.k is None or not len(rows):
             empty = pa.ListArray.from_arrays(pa.array(np.zeros(len(rows) + 1), pa.int32()), pa.array([], pa.string()))
-            return _table(rows, np.ones(len(rows), bool), empty, empty.cast(pa.list_(pa.float32())))
-        bank = concepts.bank(context)
-        queries = embed_words(embed.image_text.load(), bank, self.templates)
-        similarities, found = top_k(queries, _only(context, rows), min(self.k, len(rows)))
+            return _table(rows, np.ones(len(rows), bool), empty, empty.cast(pa.list_(pa.float32()))), {}
+        bank, encoder = concepts.bank(context), embed.image_text.load()
+        queries = embed_words(encoder, bank, self.templates)
+        if self.seeds is not None:
+            ingest = context.stages["ingest"]
+            assert isinstance(ingest, Ingest)
+            seeds = embed_seeds(encoder, seed_folders(Path(self.seeds), bank), ingest.limits)
+            for place, name in enumerate(bank):
+                queries[place] = seeds.get(name, queries[place])
+            context.say(f"{self.name:<10} {len(seeds)} of {len(bank)} concepts are searched by their pictures")
+        (similarities, found), how = find_neighbours(
+            queries, lambda: _only(context, rows), len(rows), min(self.k, len(rows)), self.approximate,
+            context.workspace.stage_folder(self.name), "curation.retrieve.approximate",
+        )  # fmt: skip
         # Sorted by image, then by falling similarity: each image once, with all the concepts that found it.
         concept, place = np.nonzero(found >= 0)
         image, similarity = found[concept, place], similarities[concept, place]
@@ -86,7 +110,7 @@ class Retrieve(Stage):
         offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
         names = pa.ListArray.from_arrays(offsets, pa.array(bank).take(pa.array(concept[order])))
         values = pa.ListArray.from_arrays(offsets, pa.array(similarity[order], pa.float32()))
-        return _table(rows, counts > 0, names, values)
+        return _table(rows, counts > 0, names, values), how
 
 
 def _only(context: Context, rows: np.ndarray) -> Iterator[np.ndarray]:
