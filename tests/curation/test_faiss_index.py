@@ -27,25 +27,26 @@ def in_blocks(pool: np.ndarray) -> Callable[[], Iterable[np.ndarray]]:
 
 
 @pytest.mark.parametrize(
-    "rows, budget, kind",
+    "rows, k, budget, factory",
     [
-        (10_000_000, 64, "IVF6324,SQfp16"), (10_000_000, 8, "HNSW32_PQ384"), (10_000_000, 4, "HNSW32_PQ96"),
-        (10_000_000, 2.5, "IVF6324,PQ192"), (100_000_000, 16, "IVF20000,PQ96"),
+        (10_000_000, 10, 64, "IVF6324,SQfp16"), (10_000_000, 10, 8, "HNSW32_PQ384"),
+        (10_000_000, 10, 4, "HNSW32_PQ96"), (10_000_000, 10, 2.5, "IVF6324,PQ192"),
+        (10_000_000, 500, 4, "IVF6324,PQ384"), (100_000_000, 10, 16, "IVF20000,PQ96"),
     ],
 )  # fmt: skip
-def test_plan_index__the_best_that_fits(rows: int, budget: float, kind: str) -> None:
-    plan = plan_index(rows, 768, budget * GB)
-    assert plan.factory == kind and plan.size <= budget * GB
+def test_plan_index__the_best_that_fits(rows: int, k: int, budget: float, factory: str) -> None:
+    plan = plan_index(rows, 768, budget * GB, k)
+    assert plan.factory == factory and plan.size <= budget * GB
 
 
 def test_plan_index__tells_the_least_budget() -> None:
     with pytest.raises(ValueError, match="takes at least 0.34 GB, not 0.1"):
-        plan_index(10_000_000, 768, 0.1 * GB)
+        plan_index(10_000_000, 768, 0.1 * GB, 500)
 
 
 @pytest.mark.parametrize("number", [0, 2, 6], ids=["IVF-Flat", "HNSW-PQ", "IVF-PQ"])
 def test_plan_index__the_file_is_as_large_as_planned(tmp_path: Path, number: int) -> None:
-    plan = faiss_index._plans(3000, 64)[number]
+    plan = faiss_index._plans(3000, 64, 10)[number]
     build_index(plan, in_blocks(clustered(3000, 64)), 3000, 64, tmp_path)
     assert next(tmp_path.glob("*.faiss")).stat().st_size == pytest.approx(plan.size, rel=0.1)
 
