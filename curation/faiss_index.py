@@ -16,7 +16,7 @@ Blocks = Callable[[], Iterable[np.ndarray]]  # gives all embeddings anew, in the
 
 HNSW_LINKS = 32
 # Building a graph takes about a millisecond a row, and walking it as many steps as neighbours are asked for.
-# Measured on two cores, 300,000 x 256 clustered, 1,000 queries, k = 200, recall 0.97: HNSW-PQ 232 s, IVF-PQ 25 s, IVF-Flat 24 s.
+# Measured on two cores, 300,000 x 256, 1,000 queries, k = 200, recall 0.97: HNSW-PQ 232 s, IVF-PQ 25 s, IVF-Flat 24 s.
 HNSW_MOST_ROWS, HNSW_MOST_K = 20_000_000, 64
 # Training vectors per cell: faiss asks for 39 at least.
 PER_CELL = 64
