@@ -191,15 +191,19 @@ class Synthesis(Stage):
     def _generate(self, context: Context, plan: pa.Table, shards: Mapping[int, np.ndarray]) -> None:
         """The prediction loop: a shard is drawn by one rank, in batches that are cut inside it."""
         session, folder = context.session, context.workspace.stage_folder(self.name)
-        sampling, pictures = self.sampling(context), self._pictures()
         session.on_zero(lambda: diffusion_weights.fetch(self.model, self.revision, KEY))
-        pipeline = load_pipeline(diffusion_weights.fetch(self.model, self.revision, KEY), sampling, KEY)
-        batch_size = self.batch_size or (AUTO_BATCH_GPU if _on_gpu(session) else AUTO_BATCH_CPU)
-        generator = ImageGenerator(pipeline, sampling, KEY, batch_size, automatic=self.batch_size is None)
+        generator = self.generator(context)
         draw_shards(
-            session, generator, folder, plan, shards, batch_size, pictures,
+            session, generator, folder, plan, shards, generator.limit, self._pictures(),
             made_by={"model": self.model, "revision": _revision(self.recipe()["model"])},
         )  # fmt: skip
+
+    def generator(self, context: Context) -> ImageGenerator:
+        """The pipeline as a module; its `limit` is the batch size to begin with."""
+        session, sampling = context.session, self.sampling(context)
+        pipeline = load_pipeline(diffusion_weights.fetch(self.model, self.revision, KEY), sampling, KEY)
+        batch_size = self.batch_size or (AUTO_BATCH_GPU if _on_gpu(session) else AUTO_BATCH_CPU)
+        return ImageGenerator(pipeline, sampling, KEY, batch_size, automatic=self.batch_size is None)
 
 
 def _captions_file(context: Context) -> Path:
