@@ -15,6 +15,7 @@ USUAL = {
     "licence": ("licence", "license"),
     "id": ("uid", "id", "key", "sample_id"),
 }
+ROWS = pa.schema([("row", pa.int64()), *((name, pa.string()) for name in USUAL)])
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,10 @@ class MetadataFile:
         read = _take_parquet if self.path.suffix == ".parquet" else _take_arrow
         found = read(self.path, rows - self.first, list(wanted.values()))
         numbers = pa.array(rows, pa.int64())
-        texts = {ours: found[theirs].cast(pa.string()) for ours, theirs in wanted.items()}
         nothing = pa.nulls(len(rows), pa.string())
-        names = ("url", "caption", "licence")
-        return pa.table(
-            {
-                "row": numbers,
-                **{name: texts.get(name, nothing) for name in names},
-                "id": texts.get("id", numbers.cast(pa.string())),
-            }
-        )
+        texts = {"url": nothing, "caption": nothing, "licence": nothing, "id": numbers.cast(pa.string())}
+        texts |= {ours: found[theirs].cast(pa.string()) for ours, theirs in wanted.items()}
+        return pa.table({"row": numbers, **texts}, schema=ROWS)
 
 
 def metadata_files(paths: list[Path]) -> list[MetadataFile]:

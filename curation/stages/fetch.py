@@ -89,7 +89,8 @@ class Fetch(Stage):
 
     def intact(self, context: Context) -> bool:
         """Whether every round still has its shards: who deletes a round's folder wants it fetched again."""
-        return not any(round_.missing() for round_ in read_rounds(context.workspace.stage_folder(self.name)))
+        rounds = read_rounds(context.workspace.stage_folder(self.name))
+        return bool(rounds) and not any(round_.missing() for round_ in rounds)
 
     def run(self, context: Context) -> dict[str, Any]:
         """Writes urls-NNN.parquet and round-NNN/ (NNNNN.tar, NNNNN.parquet) for the addresses that are new."""

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from curation.searching.embedded import EmbeddedPart, embedded_parts, find_embedding_folder, find_tables
 from curation.searching.hits import found_table
-from curation.searching.metadata import Columns, MetadataFile, column_names
+from curation.searching.metadata import ROWS, Columns, MetadataFile, column_names
 from curation.searching.ready_index import ReadyIndex, index_path
 from curation.searching.running import describe_hits, search_embedded, search_index, search_service
 from curation.searching.seeds import embed_seeds, seed_folders
@@ -113,6 +113,10 @@ class Search(Stage):
                 return embedded_parts(pairs, None, self._key)
         return ReadyIndex(folder, self.modality, self.effort, self._key)
 
+    def intact(self, context: Context) -> bool:
+        """Whether the table of what was found is still there."""
+        return (context.workspace.stage_folder(self.name) / "found.parquet").is_file()
+
     def run(self, context: Context) -> dict[str, Any]:
         """Writes found.parquet: url, caption, licence, id, concepts, similarities; sorted by url."""
         session, folder = context.session, context.workspace.stage_folder(self.name)
@@ -129,7 +133,7 @@ class Search(Stage):
         files, _ = describe_hits(session, _metadata(source), self.columns, "curation.search.columns", folder)
 
         def finish() -> dict[str, Any]:
-            rows = pa.concat_tables([pq.read_table(path) for path in files])
+            rows = pa.concat_tables([ROWS.empty_table(), *(pq.read_table(path) for path in files)])
             return self._finish(context, bank, pq.read_table(folder / "kept.parquet"), rows, {})
 
         return session.on_zero(finish)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -52,12 +53,15 @@ def clip_metadata(first: int, count: int) -> pa.Table:
     return pa.table({"url": table["url"], "caption": table["text"], "LICENSE": ["CC-BY 4.0"] * count})
 
 
-def save_index(folder: Path, vectors: np.ndarray, factory: str = "Flat", arrow: bool = False) -> Path:
+def save_index(
+    folder: Path, vectors: np.ndarray, factory: str = "Flat", arrow: bool = False, euclidean: bool = False
+) -> Path:
     """A clip-retrieval index folder: image.index and metadata/."""
     import faiss
 
     (folder / "metadata").mkdir(parents=True)
-    index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    metric = faiss.METRIC_L2 if euclidean else faiss.METRIC_INNER_PRODUCT
+    index = faiss.index_factory(vectors.shape[1], factory, metric)
     index.train(vectors)
     index.add(vectors)
     faiss.write_index(index, str(folder / "image.index"))
@@ -71,6 +75,20 @@ def save_index(folder: Path, vectors: np.ndarray, factory: str = "Flat", arrow: 
         for table in tables:
             out.write_table(table, max_chunksize=7)
     return folder
+
+
+def spread_index(folder: Path) -> None:
+    """Makes image.index a folder of populated.index and its lists on disk, as LAION-5B's is."""
+    import faiss
+    from faiss.contrib.ondisk import merge_ondisk
+
+    whole = faiss.read_index(str(folder / "image.index"))
+    shutil.move(folder / "image.index", folder / "shard.index")
+    (folder / "image.index").mkdir()
+    whole.reset()
+    merge_ondisk(whole, [str(folder / "shard.index")], str(folder / "image.index" / "merged_index.ivfdata"))
+    faiss.write_index(whole, str(folder / "image.index" / "populated.index"))
+    (folder / "shard.index").unlink()
 
 
 def save_embedding_folder(folder: Path, vectors: np.ndarray) -> Path:

@@ -20,7 +20,14 @@ from curation.stages.embed import Embed, ImageText
 from curation.stages.ingest import Ingest
 from curation.stages.search import Search
 from curation.workspace import Workspace
-from tests.curation.searching.sources import KnnServer, save_embedding_folder, save_index, save_tables, unit
+from tests.curation.searching.sources import (
+    KnnServer,
+    save_embedding_folder,
+    save_index,
+    save_tables,
+    spread_index,
+    unit,
+)
 from tests.tiny import picture, save_clip
 
 WORDS = ["red squares", "blue circles", "green noise", "grey lines"]
@@ -83,17 +90,35 @@ def test_search__tables_of_embeddings(clip: Path, tmp_path: Path, make_context: 
     assert run_stage(search, context) is False
 
 
-@pytest.mark.parametrize("factory, arrow", [("Flat", False), ("IVF4,Flat", True)])
+@pytest.mark.parametrize(
+    "factory, arrow, euclidean", [("Flat", False, False), ("Flat", False, True), ("IVF4,Flat", True, False)]
+)
 def test_search__ready_index(
-    clip: Path, tmp_path: Path, make_context: Callable[..., Context], factory: str, arrow: bool
+    clip: Path, tmp_path: Path, make_context: Callable[..., Context], factory: str, arrow: bool, euclidean: bool
 ) -> None:
     vectors = unit(200)
-    folder = save_index(tmp_path / "index", vectors, factory, arrow)
+    folder = save_index(tmp_path / "index", vectors, factory, arrow, euclidean)
     effort = "nprobe=4" if "IVF" in factory else None
     context = make_context(Search(index=str(folder), k=20, effort=effort))
     assert_same(run(context), expected(clip, vectors, 20))
     found = pq.read_table(context.workspace.stage_folder("search") / "found.parquet")
     assert set(found["licence"].to_pylist()) == {"CC-BY 4.0"} and found["caption"].null_count == 0
+
+
+def test_search__ready_index_with_its_lists_on_disk(
+    clip: Path, tmp_path: Path, make_context: Callable[..., Context]
+) -> None:
+    vectors = unit(200)
+    spread_index(save_index(tmp_path / "index", vectors, "IVF4,Flat", arrow=True))
+    (tmp_path / "index").rename(tmp_path / "moved")
+    context = make_context(Search(index=str(tmp_path / "moved"), k=20, effort="nprobe=4"))
+    assert_same(run(context), expected(clip, vectors, 20))
+
+
+def test_search__nothing_but_what_has_no_direction(tmp_path: Path, make_context: Callable[..., Context]) -> None:
+    tables = save_tables(tmp_path / "tables", np.zeros((10, 16), np.float32))
+    with pytest.raises(ValueError, match="curation.search found no address for 4 concepts in .*tables"):
+        run(make_context(Search(tables=str(tables))))
 
 
 def test_search__embedding_folder_without_an_index(
