@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from curation.concept_names import merge_key
+from curation.concepts.names import merge_key
 from curation.encoders import ImageTextEncoder
 from datamodules.decoding import ImageLimits, RefusedImage, decode_rgb
 from datamodules.labelled import read_labelled

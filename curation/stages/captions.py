@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from curation.captioning import caption_key, clean_caption, clip_tokens, shorten, why_not
+from curation.concepts.captioning import caption_key, clean_caption, clip_tokens, shorten, why_not
+from curation.concepts.prompts import CAPTION, check_template, draw_seed, fill
 from curation.language import Answer, LanguageModel, Request, ask, release
-from curation.prompts import CAPTION, check_template, draw_seed, fill
 from curation.stage import Context, Stage
 from curation.stages.concepts import Concepts, identity_of
 from curation.workspace import write_table

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from curation.bank import BankFiles, Entry, print_of
-from curation.concept_files import read_concepts
-from curation.discovery import Discovery
-from curation.discovery_settings import KEY, Discover
+from curation.concepts.bank import BankFiles, Entry, print_of
+from curation.concepts.discovery import Discovery
+from curation.concepts.files import read_concepts
+from curation.concepts.prompts import Prompts
+from curation.concepts.settings import KEY, Discover
 from curation.language import Answer, LanguageModel, Request, ask, release
 from curation.packaged import resolve
-from curation.prompts import Prompts
 from curation.stage import Context, Stage, plain
 from datamodules.files import atomic, fingerprint, read_json, write_json
 

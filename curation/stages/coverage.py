@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from curation.coverage import FAR, describe, label_text, read_labels
+from curation.concepts.coverage import FAR, describe, label_text, read_labels
 from curation.ood import best_concept
 from curation.stage import Context, Stage
 from curation.stages.concepts import Concepts

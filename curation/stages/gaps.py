@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.bank import Entry
-from curation.concept_names import merge_key
-from curation.discovery import Discovery
+from curation.concepts.bank import Entry
+from curation.concepts.discovery import Discovery
+from curation.concepts.names import merge_key
 from curation.ledger import read_ledger
 from curation.stage import Context, Stage
 from curation.stages.concepts import GAPS, Concepts

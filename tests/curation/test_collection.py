@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from curation.discovery_settings import Discover
+from curation.concepts.settings import Discover
 from curation.encoders import ImageTextEncoder
 from curation.language import LanguageModel
 from curation.ledger import funnel, read_ledger
@@ -31,9 +31,9 @@ from curation.stages.search import Search
 from curation.stages.synthesis import Synthesis
 from curation.trace import tell_story, trace_key
 from datamodules.decoding import ImageLimits
+from tests.curation.concepts.food_model import FoodModel
 from tests.curation.fetching import tiny_img2dataset
 from tests.curation.fetching.image_server import ImageServer
-from tests.curation.food_model import FoodModel
 from tests.curation.language.server import LanguageServer
 from tests.curation.tiny_diffusion import save_tiny_diffusion
 from tests.tiny import picture, save_clip, save_descriptor, save_pool

@@ -10,14 +10,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from curation.captioning import clip_tokens
+from curation.concepts.captioning import clip_tokens
 from curation.language import LanguageModel
 from curation.session import Session
 from curation.stage import Context, run_stage
 from curation.stages.captions import Captions
 from curation.stages.concepts import Concepts
 from curation.workspace import Workspace
-from tests.curation.food_model import TERMS, FoodModel
+from tests.curation.concepts.food_model import TERMS, FoodModel
 from tests.curation.language.server import LanguageServer, Reply
 
 Rows = list[dict[str, Any]]

@@ -11,15 +11,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from curation.concept_names import merge_key
-from curation.discovery_settings import Discover
+from curation.concepts.names import merge_key
+from curation.concepts.prompts import Prompts
+from curation.concepts.settings import Discover
 from curation.language import LanguageModel
-from curation.prompts import Prompts
 from curation.session import Session
 from curation.stage import Context, run_stage
 from curation.stages.concepts import Concepts
 from curation.workspace import Workspace
-from tests.curation.food_model import KEYS, OUTSIDERS, FoodModel
+from tests.curation.concepts.food_model import KEYS, OUTSIDERS, FoodModel
 from tests.curation.language.server import LanguageServer, Reply
 from tests.curation.language.tiny_lm import build_tiny_lm
 

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from curation.discovery_settings import Discover
+from curation.concepts.settings import Discover
 from curation.language import LanguageModel
 from curation.session import Session
 from curation.stage import Context, run_stage

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from curation.concept_files import read_concepts
+from curation.concepts.files import read_concepts
 
 
 @pytest.mark.parametrize(

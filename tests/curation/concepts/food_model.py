@@ -4,7 +4,7 @@ import random
 import re
 from typing import Any
 
-from curation.concept_names import merge_key
+from curation.concepts.names import merge_key
 
 WAYS = [
     "grilled", "roast", "smoked", "pickled", "fried", "steamed", "braised", "candied", "stuffed", "curried",

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curation.coverage import describe, label_text, read_labels
+from curation.concepts.coverage import describe, label_text, read_labels
 
 
 def test_read_labels__folder_table_and_list(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any
 
-from curation.concept_names import plain_text, words_of
+from curation.concepts.names import plain_text, words_of
 from curation.language.parsing import REFUSAL, without_thoughts
 
 # Not every "Great ..." is a greeting: there are great egrets.

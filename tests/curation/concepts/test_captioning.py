@@ -1,6 +1,6 @@
 import pytest
 
-from curation.captioning import clean_caption, clip_tokens, names_concept, shorten, why_not
+from curation.concepts.captioning import clean_caption, clip_tokens, names_concept, shorten, why_not
 
 GOOSE = "A Canada goose takes off over a frozen lake at dawn."
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curation.concept_names import merge_key
+from curation.concepts.names import merge_key
 from curation.workspace import write_table
 from datamodules.files import atomic, fingerprint, read_json, write_json
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from curation.concept_names import merge_key
-from curation.discovery import Discovery
-from curation.discovery_settings import Discover
+from curation.concepts.discovery import Discovery
+from curation.concepts.names import merge_key
+from curation.concepts.prompts import Prompts
+from curation.concepts.settings import Discover
 from curation.language.models import Answer, LanguageModel, Request
-from curation.prompts import Prompts
-from tests.curation.food_model import KEYS, OUTSIDERS, FoodModel
+from tests.curation.concepts.food_model import KEYS, OUTSIDERS, FoodModel
 
 GENERATOR = LanguageModel("generator")
 

@@ -1,6 +1,6 @@
 import pytest
 
-from curation.concept_names import distinct, merge_key, readable, words_of
+from curation.concepts.names import distinct, merge_key, readable, words_of
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from curation.prompts import CAPTION, Prompts, check_template, draw_seed, fill
+from curation.concepts.prompts import CAPTION, Prompts, check_template, draw_seed, fill
 
 
 def test_prompts__ours_can_be_filled() -> None:

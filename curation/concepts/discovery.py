@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from curation.bank import Entry
-from curation.concept_names import distinct, merge_key, readable
-from curation.discovery_settings import KEY, Discover
+from curation.concepts.bank import Entry
+from curation.concepts.names import distinct, merge_key, readable
+from curation.concepts.prompts import Prompts, draw_seed, fill
+from curation.concepts.settings import KEY, Discover
 from curation.language.models import Answer, Request
 from curation.language.parsing import parse_items, parse_yes_no, without_thoughts
-from curation.prompts import Prompts, draw_seed, fill
 
 Ask = Callable[[str, list[Request]], list[Answer]]
 CHOICES = ("Yes", "No")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from curation.bank import BankFiles, Entry, print_of, read_table, write_csv
+from curation.concepts.bank import BankFiles, Entry, print_of, read_table, write_csv
 
 FOUND = [
     Entry('AC/DC "burger", spicy', origin="generated", round=2, model="m", seed=7),
