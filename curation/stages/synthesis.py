@@ -11,15 +11,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from curation import diffusion_weights
-from curation.diffusion import DTYPES, Sampling, load_pipeline
-from curation.generation import draw_shards
-from curation.image_generator import ImageGenerator
-from curation.image_shards import FAILED, read_made, remove_leftovers, shard_numbers
-from curation.seed_pictures import SeedPictures
+from curation.generation.drawing import draw_shards, weights
+from curation.generation.generator import ImageGenerator
+from curation.generation.pictures import SeedPictures
+from curation.generation.pipelines import DTYPES, Sampling, load_pipeline
+from curation.generation.plan import plan_shards, shard_rows, wanted_images
+from curation.generation.shards import FAILED, read_made, remove_leftovers, shard_numbers
 from curation.session import Session
 from curation.stage import Context, Stage, runtime
-from curation.synthesis import plan_shards, shard_rows, wanted_images
 from curation.workspace import write_table
 from datamodules.files import fingerprint, sha256_file
 
@@ -86,7 +85,7 @@ class Synthesis(Stage):
 
         Where the model is no longer in the cache, it is the one that the stage was finished with.
         """
-        model = diffusion_weights.identify(self.model, self.revision)
+        model = weights.identify(self.model, self.revision)
         record = context.workspace.stage_record(self.name) if "revision" in model else None
         if record and model["revision"] == self.revision and record["settings"]["revision"] == self.revision:
             known = record["models"]["model"]
@@ -111,7 +110,7 @@ class Synthesis(Stage):
                 f"{KEY}.scheduler is {self.scheduler!r}, which diffusers {diffusers.__version__} does not have; use "
                 "DDIMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler, ..., or null for the model's own"
             )
-        diffusion_weights.check_weights(self.model, self.revision, KEY)
+        weights.check_weights(self.model, self.revision, KEY)
         self._pictures()
         if "captions" not in context.stages and not _own_captions(context):
             raise ValueError(
@@ -153,7 +152,7 @@ class Synthesis(Stage):
         """Model and settings: all that decides an image besides its row."""
         names = ("steps", "guidance", "scheduler", "height", "width", "negative_prompt", "dtype", "quality")
         strength = {"strength": self.image_to_image.strength} if self.image_to_image else {}
-        model = diffusion_weights.identify(self.model, self.revision)
+        model = weights.identify(self.model, self.revision)
         return {"model": model, **{name: getattr(self, name) for name in names}, **strength}
 
     def run(self, context: Context) -> dict[str, Any]:
@@ -191,7 +190,7 @@ class Synthesis(Stage):
     def _generate(self, context: Context, plan: pa.Table, shards: Mapping[int, np.ndarray]) -> None:
         """The prediction loop: a shard is drawn by one rank, in batches that are cut inside it."""
         session, folder = context.session, context.workspace.stage_folder(self.name)
-        session.on_zero(lambda: diffusion_weights.fetch(self.model, self.revision, KEY))
+        session.on_zero(lambda: weights.fetch(self.model, self.revision, KEY))
         generator = self.generator(context)
         draw_shards(
             session, generator, folder, plan, shards, generator.limit, self._pictures(),
@@ -201,7 +200,7 @@ class Synthesis(Stage):
     def generator(self, context: Context) -> ImageGenerator:
         """The pipeline as a module; its `limit` is the batch size to begin with."""
         session, sampling = context.session, self.sampling(context)
-        pipeline = load_pipeline(diffusion_weights.fetch(self.model, self.revision, KEY), sampling, KEY)
+        pipeline = load_pipeline(weights.fetch(self.model, self.revision, KEY), sampling, KEY)
         batch_size = self.batch_size or (AUTO_BATCH_GPU if _on_gpu(session) else AUTO_BATCH_CPU)
         return ImageGenerator(pipeline, sampling, KEY, batch_size, automatic=self.batch_size is None)
 

@@ -34,8 +34,8 @@ from datamodules.decoding import ImageLimits
 from tests.curation.concepts.food_model import FoodModel
 from tests.curation.fetching import tiny_img2dataset
 from tests.curation.fetching.image_server import ImageServer
+from tests.curation.generation.tiny_diffusion import save_tiny_diffusion
 from tests.curation.language.server import LanguageServer
-from tests.curation.tiny_diffusion import save_tiny_diffusion
 from tests.tiny import picture, save_clip, save_descriptor, save_pool
 
 PICTURES = 60

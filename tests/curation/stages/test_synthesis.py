@@ -18,7 +18,7 @@ from curation.stage import Context, run_stage
 from curation.stages.synthesis import ImageToImage, Synthesis
 from curation.workspace import Workspace, write_table
 from datamodules.indexing import index_pool
-from tests.curation.tiny_diffusion import save_tiny_diffusion
+from tests.curation.generation.tiny_diffusion import save_tiny_diffusion
 
 CAPTIONS = [
     ("cod", "a cod"),

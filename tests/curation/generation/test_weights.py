@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from curation.diffusion_weights import check_weights, components, fetch, identify, variant
-from tests.curation.tiny_diffusion import save_tiny_diffusion
+from curation.generation.weights import check_weights, components, fetch, identify, variant
+from tests.curation.generation.tiny_diffusion import save_tiny_diffusion
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curation.seed_pictures import SeedPictures
+from curation.generation.pictures import SeedPictures
 
 KEY = "curation.synthesis.image_to_image.folder"
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from curation.diffusion_weights import components, variant
+from curation.generation.weights import components, variant
 from curation.repositories import stored_numbers
 
 DTYPES = ("bfloat16", "float16", "float32")

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from curation.diffusion import picture_size
-from curation.image_generator import IS_BLACK, NO_NUMBERS, ImageGenerator
-from curation.image_shards import FAILED, SUCCESS, Sample, is_whole, write_shard
+from curation.generation.generator import IS_BLACK, NO_NUMBERS, ImageGenerator
+from curation.generation.pictures import SeedPictures
+from curation.generation.pipelines import picture_size
+from curation.generation.shards import FAILED, SUCCESS, Sample, is_whole, write_shard
 from curation.prediction import Loop, predict_chunks
-from curation.seed_pictures import SeedPictures
 from curation.session import Session
 
 FAULTY = 16  # so many images of a shard, all of them black or no numbers, are the model's or its precision's fault

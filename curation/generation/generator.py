@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from PIL import Image
 from torch import Tensor, nn
 
-from curation.diffusion import Sampling, call_arguments, quiet
+from curation.generation.pipelines import Sampling, call_arguments, quiet
 
 BLACK = 2  # of 255: no pixel of a black image is brighter
 IS_BLACK, NO_NUMBERS = "it is black", "its pixels are no numbers"

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from curation.image_shards import (
+from curation.generation.shards import (
     FAILED,
     SUCCESS,
     Sample,

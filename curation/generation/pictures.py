@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from curation.generation.plan import Picture, folder_name
 from curation.repositories import checksums
-from curation.synthesis import Picture, folder_name
 from datamodules.decoding import ImageLimits, RefusedImage, decode_rgb
 from datamodules.labelled import read_labelled
 

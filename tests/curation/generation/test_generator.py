@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from curation.diffusion import Sampling, load_pipeline, picture_size
-from curation.image_generator import ImageGenerator
-from tests.curation.tiny_diffusion import save_tiny_diffusion, save_tiny_flux
+from curation.generation.generator import ImageGenerator
+from curation.generation.pipelines import Sampling, load_pipeline, picture_size
+from tests.curation.generation.tiny_diffusion import save_tiny_diffusion, save_tiny_flux
 
 KEY = "curation.synthesis"
 SAMPLING = Sampling(2, 7.5, None, None, None, None, "float32", None, 95)

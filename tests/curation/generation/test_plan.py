@@ -1,6 +1,6 @@
 import pyarrow as pa
 
-from curation.synthesis import (
+from curation.generation.plan import (
     choose_picture,
     folder_name,
     image_key,

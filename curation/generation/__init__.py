@@ -1,0 +1,1 @@
+"""Images made from captions by a diffusers pipeline, written as shards."""
