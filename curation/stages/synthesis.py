@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from curation.generation.drawing import draw_shards, weights
+from curation.generation import weights
+from curation.generation.drawing import draw_shards
 from curation.generation.generator import ImageGenerator
 from curation.generation.pictures import SeedPictures
 from curation.generation.pipelines import DTYPES, Sampling, load_pipeline
