@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curation.neighbours import Best, Found
+from curation.searching.neighbours import Best, Found
 from curation.workspace import write_table
 
 HITS = pa.schema([("query", pa.int32()), ("row", pa.int64()), ("similarity", pa.float32())])

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from curation.neighbours import Found
 from curation.searching.metadata import MetadataFile, metadata_files
+from curation.searching.neighbours import Found
 
 
 class ReadyIndex:

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from curation.neighbours import Best, top_k
 from curation.searching.embedded import EmbeddedPart
 from curation.searching.hits import HITS, above_floor, merge_hits, read_hits, write_hits
 from curation.searching.metadata import Columns, MetadataFile
+from curation.searching.neighbours import Best, top_k
 from curation.searching.ready_index import ReadyIndex, search
 from curation.searching.service import ANSWER, Service, ask_service
 from curation.session import Session

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curation.faiss_index import Approximate, find_neighbours
+from curation.searching.faiss_index import Approximate, find_neighbours
 from curation.searching.seeds import embed_seeds, seed_folders
 from curation.stage import Context, Stage
 from curation.stages.concepts import Concepts

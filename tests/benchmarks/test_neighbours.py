@@ -18,7 +18,7 @@ MEASURE = """
 import resource, sys, time
 from pathlib import Path
 import faiss, numpy as np
-from curation.neighbours import top_k
+from curation.searching.neighbours import top_k
 
 folder = Path(sys.argv[2])
 queries = np.load(folder / "queries.npy")

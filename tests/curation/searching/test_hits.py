@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from curation.neighbours import Best
 from curation.searching.hits import HITS, above_floor, found_table, merge_hits, read_hits, write_hits
+from curation.searching.neighbours import Best
 
 
 def hits(*rows: tuple[int, int, float]) -> pa.Table:

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curation import neighbours
-from curation.neighbours import top_k
+from curation.searching import neighbours
+from curation.searching.neighbours import top_k
 
 
 def random_unit(rows: int, width: int = 24, seed: int = 0) -> np.ndarray:

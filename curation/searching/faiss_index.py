@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from curation.neighbours import BLOCK_BYTES, Best, Found, directions, gpus, read_ahead, top_k, unit_blocks
+from curation.searching.neighbours import BLOCK_BYTES, Best, Found, directions, gpus, read_ahead, top_k, unit_blocks
 from curation.workspace import write_array
 from datamodules.files import atomic, fingerprint
 

@@ -4,9 +4,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from curation import faiss_index
-from curation.faiss_index import Approximate, Plan, build_index, compare, find_neighbours, plan_index, recall_of
-from curation.neighbours import top_k
+from curation.searching import faiss_index
+from curation.searching.faiss_index import (
+    Approximate,
+    Plan,
+    build_index,
+    compare,
+    find_neighbours,
+    plan_index,
+    recall_of,
+)
+from curation.searching.neighbours import top_k
 
 GB = 10**9
 
