@@ -26,6 +26,8 @@ TOO_LARGE = 256 * 1024**2  # bytes of an answer
 IN_A_ROW = 16
 KEY = "curation.search.service"
 
+Query = str | list[float]  # a text that the service embeds, or an embedding
+
 ANSWER = pa.schema(
     [
         ("row", pa.int64()), ("similarity", pa.float32()), ("url", pa.string()), ("caption", pa.string()),
@@ -73,7 +75,7 @@ class Service:
         """The address without the route."""
         return self.url.rstrip("/").removesuffix("/knn-service")
 
-    def body(self, query: str | list[float], k: int) -> dict[str, Any]:
+    def body(self, query: Query, k: int) -> dict[str, Any]:
         """The JSON of one request: a text, or an embedding."""
         return {
             "text" if isinstance(query, str) else "embedding_input": query,
@@ -129,10 +131,9 @@ def unreachable(service: Service, reason: str) -> ConnectionError:
 
 
 def ask_service(
-    service: Service, queries: Iterator[tuple[int, str | list[float]]], k: int,
-    keep: Callable[[int, pa.Table | None, str | None], None],
-) -> None:  # fmt: skip
-    """Asks all queries; keep(number, ANSWER or None, error or None) is called once for each when it is answered.
+    service: Service, queries: Iterator[tuple[int, Query]], k: int, keep: Callable[[int, pa.Table | str], None]
+) -> None:
+    """Asks all queries; keep(number, ANSWER or why there is none) is called once for each when it is answered.
 
     Raises ConnectionError or ValueError naming the yaml key where the service is of no use to any query.
     """
@@ -145,12 +146,12 @@ def ask_service(
 class _Asking:
     """One run over the queries."""
 
-    def __init__(self, service: Service, k: int, keep: Callable[[int, pa.Table | None, str | None], None]) -> None:
+    def __init__(self, service: Service, k: int, keep: Callable[[int, pa.Table | str], None]) -> None:
         self.service, self.k, self.keep = service, k, keep
         self.not_before = 0.0  # all wait until then: the server said Retry-After to one
         self.failed_in_a_row = 0
 
-    async def run(self, queries: Iterator[tuple[int, str | list[float]]]) -> None:
+    async def run(self, queries: Iterator[tuple[int, Query]]) -> None:
         import httpx
 
         number = self.service.concurrency
@@ -160,7 +161,7 @@ class _Asking:
             for _ in range(number):
                 group.create_task(self._work(client, queries))
 
-    async def _work(self, client: "httpx.AsyncClient", queries: Iterator[tuple[int, str | list[float]]]) -> None:
+    async def _work(self, client: "httpx.AsyncClient", queries: Iterator[tuple[int, Query]]) -> None:
         for number, query in queries:
             answer = await self._answer(client, json.dumps(self.service.body(query, self.k)))
             failed = isinstance(answer, str)
@@ -170,7 +171,7 @@ class _Asking:
                     f"{KEY}.url {self.service.base} failed {IN_A_ROW} queries one after the other, the last with "
                     f"{answer}; correct the settings or the service and run again, what it answered is kept"
                 )
-            self.keep(number, None if failed else answer, answer if failed else None)
+            self.keep(number, answer)
 
     async def _answer(self, client: "httpx.AsyncClient", body: str) -> pa.Table | str:
         """The answer to one query, or why there is none."""

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.searching.answers import search_service
 from curation.searching.embedded import EmbeddedPart, embedded_parts, find_embedding_folder, find_tables
 from curation.searching.hits import found_table
 from curation.searching.metadata import ROWS, Columns, MetadataFile, column_names
 from curation.searching.ready_index import ReadyIndex, index_path
-from curation.searching.running import describe_hits, search_embedded, search_index, search_service
+from curation.searching.running import describe_hits, search_embedded, search_index
 from curation.searching.seeds import embed_seeds, seed_folders
 from curation.searching.service import Service
 from curation.stage import Context, Stage
@@ -21,6 +22,9 @@ from curation.stages.concepts import Concepts
 from curation.stages.embed import Embed, ImageText, embed_words
 from curation.stages.ingest import Ingest, listing
 from curation.workspace import write_array, write_table
+
+# Sizes as the repository's README states them.
+DATACOMP = "hf download mlfoundations/datacomp_pools --repo-type dataset --include 'small/*' --local-dir DIR"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Search(Stage):
 
     name: ClassVar[str] = "search"
     reads: ClassVar[tuple[str, ...]] = ("concepts",)
+    keeps: ClassVar[tuple[str, ...]] = ("answers-*",)
     tables: str | None = None
     index: str | None = None
     service: Service | None = None
@@ -63,12 +68,7 @@ class Search(Stage):
 
     def check(self, context: Context) -> None:
         """The source must be there, whole, and of the encoder's dimensions; a service must answer."""
-        given = [name for name in ("tables", "index", "service") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"curation.search has {' and '.join(given) or 'no source'}; give one of tables (a folder with "
-                "embeddings beside addresses, such as DataComp's), index (a clip-retrieval folder) and service"
-            )
+        self.check_source()
         if self.k < 1:
             raise ValueError(f"curation.search.k must be at least 1, got {self.k}")
         wrong = [template for template in self.templates if template.count("{}") != 1]
@@ -82,6 +82,19 @@ class Search(Stage):
             self.service.check()
         else:
             self._check_width(context)
+
+    def check_source(self) -> None:
+        """Raises ValueError where there is not one source, with how to get one."""
+        given = [name for name in ("tables", "index", "service") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"curation.search has {' and '.join(given)}; give one of them")
+        if not given:
+            raise ValueError(
+                "curation.search.tables is not set: the folder of a published table of addresses with CLIP embeddings, "
+                "which is searched without downloading an image. DataComp's CommonPool is one, 12.8 million images in "
+                f"78 GB: {DATACOMP} (medium/* holds 128 million in 780 GB). Or give curation.search.index, a "
+                "clip-retrieval folder of your own, or curation.search.service.url"
+            )
 
     def _check_width(self, context: Context) -> None:
         source = self._source()

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from curation.searching import running
+from curation.searching import answers, running
 from curation.searching.service import Service
 from curation.session import Session
 from curation.stage import Context, run_stage
@@ -226,7 +226,7 @@ def test_search__goes_on_after_a_kill(tmp_path: Path, make_context: Callable[...
 def test_search__a_kill_asks_no_block_of_answers_twice(
     make_context: Callable[..., Context], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "ANSWERS_PER_FILE", 1)
+    monkeypatch.setattr(answers, "QUERIES_PER_FILE", 1)
     with KnnServer(unit(50), lambda text: unit(1, seed=len(text))[0], latency_s=0.2) as server:
         search = Search(service=Service(server.url, concurrency=1), k=5)
         context = make_context(search)
@@ -247,7 +247,7 @@ def test_search__a_kill_asks_no_block_of_answers_twice(
 @pytest.mark.parametrize(
     "search, error, message",
     [
-        (Search(), ValueError, "curation.search has no source; give one of tables"),
+        (Search(), ValueError, "curation.search.tables is not set: the folder of a published table"),
         (Search(tables="a", index="b"), ValueError, "curation.search has tables and index"),
         (Search(tables="nowhere"), FileNotFoundError, "curation.search.tables: nowhere is no folder"),
         (Search(index="nowhere"), FileNotFoundError, "curation.search.index: nowhere is no folder"),
