@@ -80,10 +80,10 @@ def examine_disk(folder: Path, needed_gb: float | None) -> Finding:
     if needed_gb is not None and needed_gb > free:
         return Finding(
             "fail", "disk",
-            f"{free:.0f} GB free at {there}, the plan needs about {needed_gb:.0f}; choose another folder with "
+            f"{free:.0f} GB free at {there}, the plan takes about {needed_gb:.0f}; choose another folder with "
             "--workspace, or fewer images",
         )  # fmt: skip
-    needs = "" if needed_gb is None else f", the plan needs about {needed_gb:.1f}"
+    needs = "" if needed_gb is None else f", the plan takes about {max(needed_gb, 0.1):.1f}"
     return Finding("ok", "disk", f"{free:.0f} GB free at {there}{needs}")
 
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "select": ("pas_train.commands", "select", "another size of a finished data set, in seconds"),
     "report": ("pas_train.commands", "report", "the funnel report of a workspace"),
     "trace": ("pas_train.commands", "trace", "everything known about one image"),
+    "plan": ("pas_train.commands", "plan", "images, model calls, hours and disk of a config, before anything runs"),
     "doctor": ("pas_train.commands", "doctor", "what this machine lacks for a config: weights, disk, keys, endpoints"),
     "validate": ("pas_train.cli", "lightning_command", "the online k-NN protocol on a checkpoint"),
     "test": ("pas_train.cli", "lightning_command", "the same as evaluate"),

@@ -3,6 +3,7 @@
 `select`, `report` and `trace` read a finished workspace and import no torch; so curation is imported in functions.
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -64,14 +65,19 @@ def run_curation(curation: "Curation", workspace: Path, pool: str | None, traine
     return curation.run(workspace, Path(pool) if pool else None, session)
 
 
-def _parse_curation(args: Sequence[str], description: str) -> tuple[Any, "Curation"]:
-    """The command line, and the pipeline that it describes."""
+def _parse_curation(
+    args: Sequence[str], description: str, *extra: tuple[str, dict[str, Any]]
+) -> tuple[Any, "Curation", Any]:
+    """The command line, the pipeline that it describes, and all of it as objects."""
     parser = section_parser(description)
     parser.add_argument("--curation", type=curation_class(), help="the pipeline")
     parser.add_argument("--trainer", type=dict, default={}, help="accelerator, devices, num_nodes, strategy")
     accept_sections(parser, *OTHERS, "seed_everything")
+    for name, options in extra:
+        parser.add_argument(name, **options)
     config = parser.parse_args(list(args))
-    return config, parser.instantiate(config).curation
+    made = parser.instantiate(config)
+    return config, made.curation, made
 
 
 def _context(config: Any, curation: "Curation") -> "Context":
@@ -85,10 +91,13 @@ def doctor(command: str, args: Sequence[str]) -> None:
     """The command `doctor`: what this machine lacks for a config; ends with status 1 if anything does."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the hub's library is imported: nothing is downloaded
     from curation.doctor import Finding, examine
+    from curation.planning import Rates, plan_curation, total
 
-    config, curation = _parse_curation(args, "Says what this machine lacks for a config; downloads nothing.")
+    config, curation, _ = _parse_curation(args, "Says what this machine lacks for a config; downloads nothing.")
+    context = _context(config, curation)
+    needed_gb = total(plan_curation(curation, context, Rates())).disk_gb
     findings = []
-    for finding in (*examine(_context(config, curation)), Finding("ok", "tracking", _tracking(config.tracking))):
+    for finding in (*examine(context, needed_gb), Finding("ok", "tracking", _tracking(config.tracking))):
         findings.append(finding)
         head = f"{finding.level:<5} {finding.subject:<11} "
         wrapped = textwrap.fill(finding.text, 118, initial_indent=head, subsequent_indent=" " * len(head),
@@ -98,6 +107,33 @@ def doctor(command: str, args: Sequence[str]) -> None:
     print(f"\n{failed} of {len(findings)} findings to mend" if failed else "\nnothing to mend")
     if failed:
         sys.exit(1)
+
+
+def plan(command: str, args: Sequence[str]) -> None:
+    """The command `plan`: images, model calls, hours and disk of every step, before anything runs."""
+    from curation.planning import Rates, plan_curation
+    from pas_train.errors import reported
+    from pas_train.planning import print_plan, training_line
+
+    config, curation, extra = _parse_curation(
+        args,
+        "Says what a config will take: images, model calls, hours and disk; runs nothing.",
+        ("--rates", {"type": Rates, "default": Rates(), "help": "what is assumed where nothing is measured"}),
+        ("--measure", {"type": bool, "default": False, "help": "try each model that is here for some seconds first"}),
+    )
+    context, rates, measured = _context(config, curation), extra.rates, {}
+    if config.measure:
+        from curation.measuring import measure
+
+        measured, missing = measure(curation, context)
+        print("\n".join(missing))
+        rates = dataclasses.replace(rates, **measured)
+    lines = plan_curation(curation, context, rates)
+    lines += training_line(config.model, config.data, config.trainer, lines[-1].count, rates)
+    print_plan(lines, rates, set(measured))
+    if curation.search is not None:
+        with reported():
+            curation.search.check_source()
 
 
 def _tracking(settings: Any) -> str:
@@ -116,7 +152,9 @@ def _tracking(settings: Any) -> str:
 
 def curate(command: str, args: Sequence[str]) -> None:
     """The command `curate`."""
-    config, curation = _parse_curation(args, "Builds the data set of a config: what is missing or stale, nothing else.")
+    config, curation, _ = _parse_curation(
+        args, "Builds the data set of a config: what is missing or stale, nothing else."
+    )
     workspace = workspace_path(config.workspace, curation.domain)
     manifest = run_curation(curation, workspace, config.pool, config.trainer)
     print(f"data set    {manifest}")

@@ -53,7 +53,7 @@ def test_examine_disk__too_small_for_the_plan(tmp_path: Path) -> None:
     assert examine_disk(tmp_path / "not" / "yet", None).level == "ok"
     assert examine_disk(tmp_path, 1e-3).level == "ok"
     full = examine_disk(tmp_path, 1e9)
-    assert full.level == "fail" and "the plan needs about 1000000000" in full.text
+    assert full.level == "fail" and "the plan takes about 1000000000" in full.text
 
 
 def test_examine_store__files_that_are_gone_or_cut(tmp_path: Path) -> None:
