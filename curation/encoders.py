@@ -230,6 +230,17 @@ def _brief(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
+@torch.inference_mode()
+def embed_words(encoder: ImageTextEncoder, words: list[str], templates: list[str], no: bool = False) -> np.ndarray:
+    """float32 [C, D] unit embeddings of concepts, ensembled over prompt templates with one `{}` each."""
+    embed = encoder.embed_no_texts if no else encoder.embed_texts
+    total: Tensor | float = 0.0
+    for template in templates:
+        total = total + embed([template.format(word) for word in words])
+    assert isinstance(total, Tensor)
+    return nn.functional.normalize(total, dim=1).float().cpu().numpy()
+
+
 class CopyDescriptor(_Encoder):
     """A TorchScript copy descriptor such as SSCD: [N, 3, S, S] normalised images to unit vectors."""
 

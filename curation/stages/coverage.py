@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from curation.concepts.coverage import FAR, describe, label_text, read_labels
+from curation.encoders import embed_words
 from curation.ood import best_concept
 from curation.stage import Context, Stage
 from curation.stages.concepts import Concepts
-from curation.stages.embed import Embed, embed_words
+from curation.stages.embed import Embed
 from curation.workspace import write_table
 from datamodules.files import within
 

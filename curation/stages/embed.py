@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, cast
 
 import numpy as np
-import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
@@ -162,14 +161,3 @@ def embed_rows(
 
     predict_rows(context.session, Embedder(encoders), title=title, folder=folder, keys=keys, rows=rows, load=load,
                  finish=finish, loop=loop)  # fmt: skip
-
-
-@torch.inference_mode()
-def embed_words(encoder: ImageTextEncoder, words: list[str], templates: list[str], no: bool = False) -> np.ndarray:
-    """float32 [C, D] unit embeddings of concepts, ensembled over prompt templates with one `{}` each."""
-    embed = encoder.embed_no_texts if no else encoder.embed_texts
-    total: Tensor | float = 0.0
-    for template in templates:
-        total = total + embed([template.format(word) for word in words])
-    assert isinstance(total, Tensor)
-    return nn.functional.normalize(total, dim=1).float().cpu().numpy()

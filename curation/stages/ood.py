@@ -5,10 +5,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from curation.encoders import embed_words
 from curation.ood import best_concept, ood_scores
 from curation.stage import Context, Stage, identify_files
 from curation.stages.concepts import Concepts
-from curation.stages.embed import Embed, embed_words
+from curation.stages.embed import Embed
 from curation.stages.rows import alive
 from curation.workspace import write_part
 

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.searching.faiss_index import Approximate, find_neighbours
-from curation.searching.seeds import embed_seeds, seed_folders
+from curation.searching.queries import check_queries, embed_queries
 from curation.stage import Context, Stage
 from curation.stages.concepts import Concepts
-from curation.stages.embed import Embed, embed_words
+from curation.stages.embed import Embed
 from curation.stages.ingest import Ingest, listing
 from curation.stages.rows import alive
 from curation.workspace import write_part
@@ -57,8 +57,7 @@ class Retrieve(Stage):
         if self.k is not None and self.k < 1:
             raise ValueError(f"curation.retrieve.k must be at least 1, got {self.k}; `retrieve: null` takes all images")
         self.approximate.check("curation.retrieve.approximate")
-        if self.seeds is not None and not Path(self.seeds).is_dir():
-            raise FileNotFoundError(f"curation.retrieve.seeds: {self.seeds} is no folder of folders of pictures")
+        check_queries(self.templates, self.seeds, "curation.retrieve")
 
     def run(self, context: Context) -> dict[str, Any]:
         """Writes retrieved, concepts, similarities."""
@@ -84,20 +83,17 @@ class Retrieve(Stage):
 
     def _ranked(self, context: Context, rows: np.ndarray) -> tuple[pa.Table, dict[str, Any]]:
         """The pool's images with the concepts that have them among their k nearest, most similar first; and how."""
-        concepts, embed = context.stages["concepts"], context.stages["embed"]
-        assert isinstance(concepts, Concepts) and isinstance(embed, Embed)
+        concepts, embed, ingest = (context.stages[name] for name in ("concepts", "embed", "ingest"))
+        assert isinstance(concepts, Concepts) and isinstance(embed, Embed) and isinstance(ingest, Ingest)
         if self.k is None or not len(rows):
             empty = pa.ListArray.from_arrays(pa.array(np.zeros(len(rows) + 1), pa.int32()), pa.array([], pa.string()))
             return _table(rows, np.ones(len(rows), bool), empty, empty.cast(pa.list_(pa.float32()))), {}
-        bank, encoder = concepts.bank(context), embed.image_text.load()
-        queries = embed_words(encoder, bank, self.templates)
-        if self.seeds is not None:
-            ingest = context.stages["ingest"]
-            assert isinstance(ingest, Ingest)
-            seeds = embed_seeds(encoder, seed_folders(Path(self.seeds), bank), ingest.limits)
-            for place, name in enumerate(bank):
-                queries[place] = seeds.get(name, queries[place])
-            context.say(f"{self.name:<10} {len(seeds)} of {len(bank)} concepts are searched by their pictures")
+        bank = concepts.bank(context)
+        queries, pictured = embed_queries(
+            embed.image_text.load(), bank, self.templates, self.seeds, ingest.limits, "curation.retrieve"
+        )
+        if pictured:
+            context.say(f"{self.name:<10} {pictured} of {len(bank)} concepts are searched by their pictures")
         (similarities, found), how = find_neighbours(
             queries, lambda: _only(context, rows), len(rows), min(self.k, len(rows)), self.approximate,
             context.workspace.stage_folder(self.name), "curation.retrieve.approximate",

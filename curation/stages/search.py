@@ -13,13 +13,13 @@ from curation.searching.answers import search_service
 from curation.searching.embedded import EmbeddedPart, embedded_parts, find_embedding_folder, find_tables
 from curation.searching.hits import found_table
 from curation.searching.metadata import ROWS, Columns, MetadataFile, column_names
+from curation.searching.queries import check_queries, embed_queries
 from curation.searching.ready_index import ReadyIndex, index_path
 from curation.searching.running import describe_hits, search_embedded, search_index
-from curation.searching.seeds import embed_seeds, seed_folders
 from curation.searching.service import Service
 from curation.stage import Context, Stage
 from curation.stages.concepts import Concepts
-from curation.stages.embed import Embed, ImageText, embed_words
+from curation.stages.embed import Embed, ImageText
 from curation.stages.ingest import Ingest, listing
 from curation.workspace import write_array, write_table
 
@@ -71,13 +71,9 @@ class Search(Stage):
         self.check_source()
         if self.k < 1:
             raise ValueError(f"curation.search.k must be at least 1, got {self.k}")
-        wrong = [template for template in self.templates if template.count("{}") != 1]
-        if wrong or not self.templates:
-            raise ValueError(f"curation.search.templates: {wrong or self.templates} must have one {{}} each")
+        check_queries(self.templates, self.seeds, "curation.search")
         if self.modality not in ("image", "text"):
             raise ValueError(f"curation.search.modality is {self.modality!r}; it is image or text")
-        if self.seeds is not None and not Path(self.seeds).is_dir():
-            raise FileNotFoundError(f"curation.search.seeds: {self.seeds} is no folder of folders of pictures")
         if self.service is not None:
             self.service.check()
         else:
@@ -158,15 +154,13 @@ class Search(Stage):
         if self._by_name():
             write_array(path, np.empty((len(bank), 0), np.float32))
             return
-        encoder = _image_text(context).load()
-        queries = embed_words(encoder, bank, self.templates)
-        if self.seeds is not None:
-            ingest = context.stages["ingest"]
-            assert isinstance(ingest, Ingest)
-            seeds = embed_seeds(encoder, seed_folders(Path(self.seeds), bank), ingest.limits)
-            for place, concept in enumerate(bank):
-                queries[place] = seeds.get(concept, queries[place])
-            context.say(f"{self.name:<10} {len(seeds)} of {len(bank)} concepts are searched by their pictures")
+        ingest = context.stages["ingest"]
+        assert isinstance(ingest, Ingest)
+        queries, pictured = embed_queries(
+            _image_text(context).load(), bank, self.templates, self.seeds, ingest.limits, "curation.search"
+        )
+        if pictured:
+            context.say(f"{self.name:<10} {pictured} of {len(bank)} concepts are searched by their pictures")
         write_array(path, queries)
 
     def _by_name(self) -> bool:

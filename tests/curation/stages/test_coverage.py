@@ -4,11 +4,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from curation.encoders import embed_words
 from curation.session import Session
 from curation.stage import Context, run_stage
 from curation.stages.concepts import Concepts
 from curation.stages.coverage import Coverage
-from curation.stages.embed import Copy, Embed, ImageText, embed_words
+from curation.stages.embed import Copy, Embed, ImageText
 from curation.workspace import Workspace
 from tests.tiny import save_clip
 
