@@ -121,7 +121,8 @@ def plan(command: str, args: Sequence[str]) -> None:
         ("--rates", {"type": Rates, "default": Rates(), "help": "what is assumed where nothing is measured"}),
         ("--measure", {"type": bool, "default": False, "help": "try each model that is here for some seconds first"}),
     )
-    context, rates, measured = _context(config, curation), extra.rates, {}
+    context, rates = _context(config, curation), extra.rates
+    measured: dict[str, float] = {}
     if config.measure:
         from curation.measuring import measure
 
