@@ -1,6 +1,7 @@
 """The images behind addresses, fetched with img2dataset."""
 
 import os
+import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass, field
@@ -79,8 +80,14 @@ class Fetch(Stage):
         for name in ("image_size", "max_bytes", "samples_per_shard", "timeout_s", "longest_s", "threads"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{KEY}.{name} must be positive, got {getattr(self, name)}")
-        if not self.user_agent_token.strip():
-            raise ValueError(f"{KEY}.user_agent_token is empty; say who fetches, in one word")
+        if not re.fullmatch(r"[A-Za-z][\w.-]*", self.user_agent_token):
+            raise ValueError(
+                f"{KEY}.user_agent_token is {self.user_agent_token!r}; say who fetches, in one word of letters, digits, "
+                "dots and dashes"
+            )
+        folder = context.workspace.stage_folder(self.name).resolve()
+        if set("[]*?") & set(str(folder)):  # img2dataset would take them for patterns and find none of its shards
+            raise ValueError(f"workspace: img2dataset cannot go on in {folder}; choose a name without [, ], * and ?")
         if self.table is not None:
             read_addresses(Path(self.table), self.columns)
         check_settings(read_rounds(context.workspace.stage_folder(self.name)), self._deciding())

@@ -182,7 +182,8 @@ def test_fetch__elsewhere_by_the_command_that_the_error_gives(
         ),
         ({"resize_mode": "squash"}, "curation.fetch.resize_mode is 'squash'"),
         ({"threads": 0}, "curation.fetch.threads must be positive, got 0"),
-        ({"user_agent_token": " "}, "curation.fetch.user_agent_token is empty"),
+        ({"user_agent_token": "who? me"}, r"curation.fetch.user_agent_token is 'who\? me'"),
+        ({"workspace": "ws[1]"}, r"workspace: img2dataset cannot go on in .*ws\[1\]"),
     ],
 )
 def test_check__names_the_key(
