@@ -82,8 +82,8 @@ class Fetch(Stage):
                 raise ValueError(f"{KEY}.{name} must be positive, got {getattr(self, name)}")
         if not re.fullmatch(r"[A-Za-z][\w.-]*", self.user_agent_token):
             raise ValueError(
-                f"{KEY}.user_agent_token is {self.user_agent_token!r}; say who fetches, in one word of letters, digits, "
-                "dots and dashes"
+                f"{KEY}.user_agent_token is {self.user_agent_token!r}; say who fetches, in one word of letters, "
+                "digits, dots and dashes"
             )
         folder = context.workspace.stage_folder(self.name).resolve()
         if set("[]*?") & set(str(folder)):  # img2dataset would take them for patterns and find none of its shards
