@@ -19,7 +19,6 @@ from curation.session import Session
 from curation.workspace import write_table
 
 QUERIES_PER_FILE = 256
-ANSWERS_PER_FILE = 64
 
 
 def search_embedded(session: Session, parts: Sequence[EmbeddedPart], queries: np.ndarray, k: int, folder: Path) -> None:
