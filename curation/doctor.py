@@ -91,7 +91,7 @@ def examine_weights(context: Context) -> Iterator[Finding]:
     """Source, licence and size of every published model that the configuration names."""
     for stage in context.stages.values():
         for key, name in named_models(stage, f"curation.{stage.name}"):
-            entry = known(name)
+            entry = known(name) or (known("no_branch") if key.endswith(".no_branch") else None)
             if entry is None:
                 if not name.startswith(PREFIX):
                     yield Finding("note", "weights", f"{key}: {name} is no known model; look up its licence yourself")

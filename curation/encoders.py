@@ -18,6 +18,7 @@ from curation.known_weights import known, verify_file
 from datamodules.files import sha256_file
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NO_BRANCH = "no_branch.safetensors"  # CLIPN's `no` tower, beside a model's weights
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 TEXTS_PER_PASS = 256
 
@@ -91,7 +92,7 @@ class ImageTextEncoder(_Encoder):
         folder = Path(model.removeprefix("local-dir:"))
         is_folder = folder.is_dir() or model.startswith("local-dir:")
         net, settings, tokenizer = _open_folder(folder) if is_folder else _open_named(model, pretrained)
-        beside = folder / "no_branch.safetensors"
+        beside = folder / NO_BRANCH
         path = Path(no_branch) if no_branch else (beside if is_folder and beside.is_file() else None)
         branch = load_no_branch(net, path) if path is not None else None
         files = [folder / name for name in WEIGHTS] if is_folder else [Path(pretrained or "")]

@@ -18,7 +18,7 @@ CLIP = {
 }
 
 
-def save_clip(folder: Path, no_branch: bool = True) -> Path:
+def save_clip(folder: Path, no_branch: bool = True, spread: float = 0.05) -> Path:
     """A random image-text model in open_clip's layout, with a `no` tower that differs from the first."""
     import open_clip
 
@@ -33,7 +33,7 @@ def save_clip(folder: Path, no_branch: bool = True) -> Path:
         branch = NoBranch(model)
         with torch.no_grad():
             for parameter in branch.parameters():
-                parameter.add_(0.05 * torch.randn_like(parameter))
+                parameter.add_(spread * torch.randn_like(parameter))
         save_no_branch(branch, folder / "no_branch.safetensors")
     return folder
 

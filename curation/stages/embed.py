@@ -1,13 +1,14 @@
 """Embeddings of every image: one decode feeds every encoder that a later stage needs."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from curation.encoders import CopyDescriptor, Encoder, ImageTextEncoder
+from curation.encoders import NO_BRANCH, CopyDescriptor, Encoder, ImageTextEncoder
 from curation.images import ImageReader
 from curation.packaged import resolve
 from curation.prediction import Loop, Output, predict_rows
@@ -30,6 +31,11 @@ class ImageText:
     pretrained: str | None = "openai"
     stand_in: bool = False
 
+    def no_branch(self) -> Path | None:
+        """The file of the `no` tower beside a folder's weights, where there is one."""
+        path = Path(resolve(self.model).removeprefix("local-dir:")) / NO_BRANCH
+        return path if path.is_file() else None
+
     def load(self, no_branch: str | None = None) -> ImageTextEncoder:
         """The encoder, frozen."""
         model = resolve(self.model)
@@ -38,6 +44,8 @@ class ImageText:
     def identity(self) -> dict[str, Any]:
         """Name and checksums, without loading the model."""
         files = identify_files(resolve(self.model)) or identify_files(self.pretrained)
+        if files is not None:  # embeds no image: what it decides is another stage's
+            files.pop(NO_BRANCH, None)
         mark = {"stand_in": True} if self.stand_in else {}
         return {"name": self.model, "pretrained": self.pretrained, "files": files, **mark}
 

@@ -5,11 +5,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from curation.encoders import embed_words
+from curation.encoders import ImageTextEncoder, embed_words
 from curation.ood import best_concept, ood_scores
+from curation.packaged import resolve
 from curation.stage import Context, Stage, identify_files
 from curation.stages.concepts import Concepts
-from curation.stages.embed import Embed
+from curation.stages.embed import Embed, ImageText
 from curation.stages.rows import alive
 from curation.workspace import write_part
 
@@ -34,9 +35,8 @@ class Ood(Stage):
 
     def identity(self, context: Context) -> dict[str, Any]:
         """Checksum of the `no` branch."""
-        from curation.packaged import resolve
-
-        return {"no_branch": identify_files(resolve(self.no_branch)) if self.no_branch else None}
+        beside = self._settings(context).no_branch()
+        return {"no_branch": identify_files(resolve(self.no_branch) if self.no_branch else beside)}
 
     def check(self, context: Context) -> None:
         """The encoder must have a `no` branch: a copy of the yes branch would score every image 0.5."""
@@ -47,10 +47,13 @@ class Ood(Stage):
                 raise ValueError(f"curation.ood.templates: {template!r} must hold exactly one {{}}")
         embed_words(self._encoder(context), [context.domain], self.templates[:1], no=True)
 
-    def _encoder(self, context: Context) -> Any:
+    def _settings(self, context: Context) -> ImageText:
         embed = context.stages["embed"]
         assert isinstance(embed, Embed)
-        return (embed.clipn or embed.image_text).load(self.no_branch)
+        return embed.clipn or embed.image_text
+
+    def _encoder(self, context: Context) -> ImageTextEncoder:
+        return self._settings(context).load(self.no_branch)
 
     def run(self, context: Context) -> dict[str, Any]:
         """Writes ood, ood_general, text_gap, concept, concept_similarity; higher = more out of domain."""

@@ -225,3 +225,15 @@ def test_curation__workspace_in_which_nothing_was_finished_is_free(home: Path, t
     with pytest.raises(FileNotFoundError):
         curation(home).run(tmp_path / "ws", tmp_path / "mistyped", Session(accelerator="cpu"))
     assert curation(home).run(tmp_path / "ws", home / "pool", Session(accelerator="cpu")).exists()
+
+
+def test_curation__another_no_branch_embeds_nothing_again(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "clip", tmp_path / "clip")
+    embed = Embed(ImageText(str(tmp_path / "clip"), None), Copy(str(home / "copy.pt"), 24), num_workers=0)
+    run(home, tmp_path / "ws", embed=embed)
+    before = {name: Workspace(tmp_path / "ws").stage_record(name) for name in ("embed", "ood")}
+    save_clip(tmp_path / "other", spread=0.5)
+    shutil.copy(tmp_path / "other" / "no_branch.safetensors", tmp_path / "clip")
+    run(home, tmp_path / "ws", embed=embed)
+    after = {name: Workspace(tmp_path / "ws").stage_record(name) for name in ("embed", "ood")}
+    assert after["embed"] == before["embed"] and after["ood"]["fingerprint"] != before["ood"]["fingerprint"]
