@@ -224,7 +224,9 @@ def _find_weights(model: str, pretrained: str | None) -> None:
     try:
         HfApi().model_info(repository, timeout=10)
     except Exception as error:  # of a connection: whichever library the hub's client uses
-        raise OSError(f"{repository} cannot be reached: {_brief(error)}") from error
+        offline = "offline mode" in str(error)
+        why = "is not downloaded in offline mode" if offline else f"cannot be reached: {_brief(error)}"
+        raise OSError(f"{repository} {why}") from error
 
 
 def _brief(error: Exception) -> str:

@@ -64,9 +64,12 @@ def look_up(
         remedy = f"{key}.revision names no branch, tag or commit of it"
     except Exception as error:  # of a connection: requests', httpx's or httpx2's, as the version of the hub's client is
         option = f" --revision {revision}" if revision else ""
+        said = str(error).splitlines()[0]
+        offline = "offline mode" in said  # HF_HUB_OFFLINE, or `doctor`
+        why = "nothing is downloaded in offline mode" if offline else f"its host cannot be reached ({said})"
         remedy = (
-            f"and its host cannot be reached ({str(error).splitlines()[0]}); run `hf download {model}{option}` where "
-            f"there is a network and copy the cache (HF_HOME), or name a local folder in {key}.model"
+            f"and {why}; run `hf download {model}{option}` where there is a network and copy the cache (HF_HOME), or "
+            f"name a local folder in {key}.model"
         )
     else:
         return
