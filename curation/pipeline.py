@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from curation.ledger import read_ledger
+from curation.locking import held
 from curation.manifest import verify_manifest
 from curation.session import Session
 from curation.stage import Context, Stage, run_stage, stage_fingerprint
@@ -103,10 +104,10 @@ class Curation:
         stages = {stage.name: stage for stage in self.stages()}
         return Context(space, session, self.domain, self.description, pool, self.seed, stages)
 
-    def check(self, context: Context) -> None:
+    def check(self, context: Context) -> bool:
         """Refuses wrong settings, missing files and weights, and a workspace of another data set, before any work.
 
-        Tells all that is wrong at once: who runs unattended wants to mend it in one go.
+        Tells all that is wrong at once: who runs unattended wants to mend it in one go. Returns whether there is work.
         """
         _claim(context)
         stale: set[str] = set()
@@ -124,9 +125,13 @@ class Curation:
         if messages:
             listed = "".join(f"\n- {message}" for message in messages)
             raise ValueError(f"{len(messages)} things are missing or wrong:{listed}")
+        return bool(stale)
 
     def run(self, workspace: Path, pool: Path | None, session: Session) -> Path:
-        """Runs the stages that are missing or stale on all ranks; returns the manifest. Safe to kill and run again."""
+        """Runs the stages that are missing or stale on all ranks; returns the manifest. Safe to kill and run again.
+
+        Raises RuntimeError where another run writes to the workspace.
+        """
         if pool is not None and self.scenes is not None:
             raise ValueError(
                 f"pool: {pool} is given, but curation.scenes makes a pool of its own; for your images use "
@@ -134,7 +139,13 @@ class Curation:
             )
         session.start()
         context = self.context(workspace, pool, session)
-        session.on_zero(lambda: self.check(context))
+        with held(workspace, session) as lock:
+            if session.on_zero(lambda: self.check(context)) and session.is_zero:
+                lock.begin_writing()
+            return self._run_all(context)
+
+    def _run_all(self, context: Context) -> Path:
+        session = context.session
         done = self._run_stages(context)
         if self.gaps is not None and done[-1] and session.on_zero(lambda: _is_stale(self.concepts, context)):
             context.say("gaps       the curation runs once more, with the concepts that were added")

@@ -1,6 +1,7 @@
 """The curation from a pool to a manifest, with small real models."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.ledger import funnel, read_ledger
+from curation.locking import WorkspaceLock
 from curation.pipeline import Curation
 from curation.session import Session
 from curation.sizes import write_size
@@ -82,11 +84,30 @@ def test_curation__accounts_for_every_image(finished: Path) -> None:
 
 
 def test_curation__second_run_does_nothing(home: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    def times() -> dict[Path, int]:
+        return {
+            path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file() and path.name != ".lock"
+        }
+
+    before = times()
     run(home, finished)
     text = capsys.readouterr().out
     assert "the data set is finished" in text and "starts" not in text
-    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    assert before == times()
+
+
+def test_curation__a_workspace_has_one_run_at_a_time(home: Path, finished: Path, tmp_path: Path) -> None:
+    lock = WorkspaceLock(tmp_path / "ws")
+    lock.take()
+    lock.begin_writing()
+    with pytest.raises(RuntimeError, match=rf"^workspace: another run writes to .* \(process {os.getpid()} on "):
+        run(home, tmp_path / "ws")
+    assert [path.name for path in (tmp_path / "ws").iterdir()] == [".lock"]
+    lock.release()
+    shutil.copytree(finished, tmp_path / "ws", dirs_exist_ok=True)
+    run(home, tmp_path / "ws")
+    assert lock.take() is None  # which the run let go
+    lock.release()
 
 
 def test_curation__sensitivity_reruns_selection_alone(
