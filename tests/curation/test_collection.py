@@ -199,7 +199,7 @@ def test_check__tells_all_that_is_missing_at_once(world: World, tmp_path: Path) 
     }  # fmt: skip
     with pytest.raises(ValueError, match="things are missing or wrong") as error:
         world.run(tmp_path / "ws", **changes)
-    for key in ("curation.search has no source", "curation.synthesis.model", "curation.fetch.command"):
+    for key in ("curation.search.tables is not set", "curation.synthesis.model", "curation.fetch.command"):
         assert key in str(error.value)
     with pytest.raises(ValueError, match=r"curation\.synthesis draws captions, but curation\.captions is null"):
         world.run(tmp_path / "ws", captions=None)
