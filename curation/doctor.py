@@ -18,12 +18,15 @@ from curation.stage import Context
 from curation.workspace import Workspace
 from datamodules.store import ImageStore
 
-Level = Literal["ok", "note", "fail"]
+Level = Literal["ok", "info", "note", "fail"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: whether it is well, what was looked at, and what is to know or to do."""
+    """One line: whether it is well, what was looked at, and what is to know or to do.
+
+    level: ok, info (a fact), note (to think about) or fail (to mend).
+    """
 
     level: Level
     subject: str
@@ -100,7 +103,7 @@ def examine_weights(context: Context) -> Iterator[Finding]:
             checksum = f", sha256 {entry.sha256[:12]}..." if entry.sha256 else ""
             note = f"; {entry.note}" if entry.note else ""
             text = f"{key}: {entry.name}, {entry.licence}{size}, from {entry.source}{checksum}{note}"
-            yield Finding("ok", "weights", text)
+            yield Finding("info", "weights", text)
 
 
 def examine_store(workspace: Workspace) -> Iterator[Finding]:

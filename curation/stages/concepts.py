@@ -76,8 +76,14 @@ class Concepts(Stage):
                 "curation.description is empty, but the prompts of curation.concepts.discover name it; write the kind "
                 "of the domain's concepts, such as 'bird species'"
             )
+        missing: dict[str, ValueError | OSError] = {}  # all that is missing is told at once
         for key, model in {self.discover.key(role): model for role, model in self.discover.models().items()}.items():
-            model.check(key)
+            try:
+                model.check(key)
+            except (ValueError, OSError) as error:
+                missing[str(error)] = error
+        if missing:
+            raise type(next(iter(missing.values())))(". Also, ".join(missing))
 
     def intact(self, context: Context) -> bool:
         """Both tables: a deleted bank.csv is written again."""
