@@ -111,9 +111,9 @@ def doctor(command: str, args: Sequence[str]) -> None:
 
 def plan(command: str, args: Sequence[str]) -> None:
     """The command `plan`: images, model calls, hours and disk of every step, before anything runs."""
-    from curation.planning import Rates, plan_curation
+    from curation.planning import Line, Rates, plan_curation, total
     from pas_train.errors import reported
-    from pas_train.planning import print_plan, training_line
+    from pas_train.planning import images_seen, print_plan
 
     config, curation, extra = _parse_curation(
         args,
@@ -130,8 +130,11 @@ def plan(command: str, args: Sequence[str]) -> None:
         print("\n".join(missing))
         rates = dataclasses.replace(rates, **measured)
     lines = plan_curation(curation, context, rates)
-    lines += training_line(config.model, config.data, config.trainer, lines[-1].count, rates)
-    print_plan(lines, rates, set(measured))
+    seen, backbone = images_seen(config.model, config.data, config.trainer, lines[-1].count)
+    if seen:
+        hours = seen / rates.trained_per_s / 3600
+        lines.append(Line("training", seen, f"images seen by {backbone}", 0, hours, used=("trained_per_s",)))
+    print_plan(lines, total(lines), dataclasses.asdict(rates), set(measured))
     if curation.search is not None:
         with reported():
             curation.search.check_source()

@@ -1,23 +1,17 @@
-"""A plan as a person reads it, and what pretraining adds to it. Imports no torch."""
+"""A plan as a person reads it, and what pretraining adds to it. Imports no torch, and nothing of the curation."""
 
-import dataclasses
 import textwrap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from curation.planning import Line, Rates
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 WIDTH = 118
 
 
-def training_line(model: Any, data: Any, trainer: Any, images: int, rates: "Rates") -> "list[Line]":
-    """The pretraining of a yaml's `model`, `data` and `trainer` sections; nothing where it has none.
+def images_seen(model: Any, data: Any, trainer: Any, images: int) -> tuple[int, str]:
+    """(images, name of the backbone) of the pretraining of a yaml's sections; 0 images where it has none.
 
     images: of the curated data set; `trainer.max_epochs` of them, or `trainer.max_steps` batches, are seen.
     """
-    from curation.planning import Line
-
     epochs = (trainer or {}).get("max_epochs") or 0
     steps = (trainer or {}).get("max_steps") or -1
     batch = ((data or {}).get("init_args") or {}).get("batch_size") or 256
@@ -25,16 +19,15 @@ def training_line(model: Any, data: Any, trainer: Any, images: int, rates: "Rate
     if steps > 0:
         seen = min(seen, steps * batch) if seen else steps * batch
     if model is None or not seen:
-        return []
-    name = (model.get("init_args") or {}).get("backbone") or model["class_path"].rpartition(".")[2]
-    hours = seen / rates.trained_per_s / 3600
-    return [Line("training", seen, f"images seen by {name}", 0, hours, 0, 0, ("trained_per_s",))]
+        return 0, ""
+    return seen, (model.get("init_args") or {}).get("backbone") or model["class_path"].rpartition(".")[2]
 
 
-def print_plan(lines: "Sequence[Line]", rates: "Rates", measured: set[str]) -> None:
-    """The table, its sums, and the assumptions behind it."""
-    from curation.planning import total
+def print_plan(lines: Sequence[Any], total: Any, rates: Mapping[str, float], measured: set[str]) -> None:
+    """The table, its sums, and the figures behind it.
 
+    lines, total: with stage, count, unit, calls, gpu_hours, machine_hours, disk_gb, used. rates: name -> figure.
+    """
     width = max(len(line.unit) for line in lines) + 2
     head = (
         f"{'step':<12}{'count':>14}  {'':<{width}}{'model calls':>11}{'GPU hours':>11}{'machine h':>11}{'disk GB':>9}"
@@ -44,19 +37,18 @@ def print_plan(lines: "Sequence[Line]", rates: "Rates", measured: set[str]) -> N
     for line in lines:
         print(_row(line, width))
     print("-" * len(head))
-    print(_row(total(list(lines)), width))
+    print(_row(total, width))
     used = list(dict.fromkeys(name for line in lines for name in line.used))
-    values = dataclasses.asdict(rates)
     for title, names in (
         ("measured here", [name for name in used if name in measured]),
         ("assumed (--rates.NAME VALUE changes one)", [name for name in used if name not in measured]),
     ):
         if names:
-            text = f"{title}: " + ", ".join(f"{name} {values[name]:g}" for name in names)
+            text = f"{title}: " + ", ".join(f"{name} {rates[name]:g}" for name in names)
             print("\n" + textwrap.fill(text, WIDTH, break_on_hyphens=False))
 
 
-def _row(line: "Line", width: int) -> str:
+def _row(line: Any, width: int) -> str:
     count = f"{line.count:,}" if line.unit else ""
     calls = f"{line.calls:,}" if line.calls else ""
     return (

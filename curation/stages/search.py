@@ -24,7 +24,9 @@ from curation.stages.ingest import Ingest, listing
 from curation.workspace import write_array, write_table
 
 # Sizes as the repository's README states them.
-DATACOMP = "hf download mlfoundations/datacomp_pools --repo-type dataset --include 'small/*' --local-dir DIR"
+DATACOMP = (
+    "hf download mlfoundations/datacomp_small --repo-type dataset --include '*.parquet' '*.npz' --local-dir DIR"
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Search(Stage):
             raise ValueError(
                 "curation.search.tables is not set: the folder of a published table of addresses with CLIP embeddings, "
                 "which is searched without downloading an image. DataComp's CommonPool is one, 12.8 million images in "
-                f"78 GB: {DATACOMP} (medium/* holds 128 million in 780 GB). Or give curation.search.index, a "
+                f"78 GB: {DATACOMP} (datacomp_medium holds 128 million in 780 GB). Or give curation.search.index, a "
                 "clip-retrieval folder of your own, or curation.search.service.url"
             )
 

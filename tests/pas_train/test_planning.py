@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from curation.planning import Line, Rates
-from pas_train.planning import print_plan, training_line
+from curation.planning import Line, total
+from pas_train.planning import images_seen, print_plan
 from tests.pas_train.small_project import pas
 
 Said = pytest.CaptureFixture[str]
@@ -18,20 +18,18 @@ DATA = {"init_args": {"batch_size": 10}}
         ({"max_epochs": 3, "max_steps": -1}, 300), ({"max_epochs": 1, "max_steps": 70}, 100),
     ],
 )  # fmt: skip
-def test_training_line__images_seen(trainer: dict, seen: int) -> None:
-    (line,) = training_line(MODEL, DATA, trainer, 100, Rates(trained_per_s=2))
-    assert line.count == seen and line.unit == "images seen by vit_tiny"
-    assert line.gpu_hours == pytest.approx(seen / 2 / 3600)
+def test_images_seen__by_epochs_or_steps(trainer: dict, seen: int) -> None:
+    assert images_seen(MODEL, DATA, trainer, 100) == (seen, "vit_tiny")
 
 
-def test_training_line__nothing_without_a_model() -> None:
-    assert training_line(None, DATA, {"max_epochs": 3}, 100, Rates()) == []
+def test_images_seen__nothing_without_a_model() -> None:
+    assert images_seen(None, DATA, {"max_epochs": 3}, 100) == (0, "")
 
 
 def test_print_plan__tells_measured_from_assumed(capsys: Said) -> None:
     lines = [Line("fetch", 12345, "images", 0, 0, 1.25, 0.5, ("fetched",)), Line("embed", 1, "images", 0, 20, 0, 0,
              ("embedded_per_s", "fetched"))]  # fmt: skip
-    print_plan(lines, Rates(embedded_per_s=17), {"embedded_per_s"})
+    print_plan(lines, total(lines), {"embedded_per_s": 17, "fetched": 0.65}, {"embedded_per_s"})
     said = capsys.readouterr().out.splitlines()
     assert said[2].split() == ["fetch", "12,345", "images", "1.2", "0.5"]
     assert said[5].split() == ["total", "20", "1.2", "0.5"]
