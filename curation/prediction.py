@@ -71,6 +71,11 @@ def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     return batch
 
 
+def _as_it_is(batch: Any) -> Any:
+    """For the loader, whose own conversion would turn the arrays in lists into tensors, and send them to the GPU."""
+    return batch
+
+
 class _Progress:
     """Images per second and time left, on rank 0, for all ranks together (they have equal shares to within a chunk)."""
 
@@ -187,7 +192,7 @@ def predict_chunks(
         workers = min(loop.workers(), len(batches))
         loader = DataLoader(
             batches, batch_size=None, num_workers=workers, pin_memory=torch.cuda.is_available(),
-            prefetch_factor=4 if workers else None,
+            prefetch_factor=4 if workers else None, collate_fn=_as_it_is,
         )  # fmt: skip
         total, left = (sum(len(chunks[number]) for number in numbers) for numbers in (chunks, todo))
         bar = _Progress(title, total, total - left, session.world_size, session.is_zero)
@@ -195,6 +200,8 @@ def predict_chunks(
         module.allow_zero_length_dataloader_with_multiple_devices = True
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*(LeafSpec|does not have many workers).*")
-            session.trainer(callbacks=[writer]).predict(module, loader, return_predictions=False)
-        bar.close()
+            try:
+                session.trainer(callbacks=[writer]).predict(module, loader, return_predictions=False)
+            finally:
+                bar.close()
     session.barrier()

@@ -53,11 +53,11 @@ class ImageGenerator(LightningModule):
         drawn = iter(self._sample(*map(list, zip(*good, strict=True))) if good else [])
         return [(None, row[2], None, None, None) if isinstance(row[2], str) else next(drawn) for row in rows]
 
-    def _sample(self, captions: list[str], seeds: list[int], pictures: list[Tensor | None]) -> list[tuple]:
+    def _sample(self, captions: list[str], seeds: list[int], pictures: list[np.ndarray | None]) -> list[tuple]:
         arguments = dict(self.arguments)
         if "negative_prompt" in arguments:
             arguments["negative_prompt"] = [arguments["negative_prompt"]] * len(captions)
-        starts = [Image.fromarray(picture.cpu().numpy()) for picture in pictures if picture is not None]
+        starts = [Image.fromarray(picture) for picture in pictures if picture is not None]
         if starts:  # of all images, or of none
             arguments["image"] = starts
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from tqdm import tqdm
 
-from curation.prediction import Loop, predict_rows
+from curation.prediction import Loop, predict_chunks, predict_rows
 from curation.session import Session
 
 KEYS = pa.array([f"{number:04d}" for number in range(100)])
@@ -79,6 +80,32 @@ def test_predict_rows__an_error_leaves_whole_parts_behind(tmp_path: Path) -> Non
 def test_predict_rows__no_row_gives_one_empty_part(tmp_path: Path) -> None:
     run(tmp_path, np.empty(0, np.int64))
     assert pq.read_table(tmp_path / "part-00000.parquet").num_rows == 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_predict_chunks__lists_keep_their_arrays(tmp_path: Path, workers: int) -> None:
+    class Sizes(LightningModule):
+        def predict_step(self, batch: dict, batch_idx: int) -> dict[str, list]:
+            assert all(type(value) is np.ndarray for value in batch["image_list"])
+            return {"size": [value.shape for value in batch["image_list"]]}
+
+    written: dict[int, list] = {}
+    predict_chunks(
+        Session(accelerator="cpu"), Sizes(), title="sizes", chunks={7: np.array([1, 2, 3])}, done=lambda number: False,
+        load=lambda row: {"image_list": np.zeros((row, 2), np.uint8)},
+        write=lambda number, rows, outputs: written.update({number: outputs["size"]}),
+        loop=Loop(batch_size=2, num_workers=workers),
+    )  # fmt: skip
+    assert written == {7: [(1, 2), (2, 2), (3, 2)]}
+
+
+def test_predict_rows__an_error_closes_the_bar(tmp_path: Path) -> None:
+    def fail(row: int) -> dict:
+        raise OSError("disk gone")
+
+    with pytest.raises(OSError, match="disk gone"):
+        run(tmp_path, np.arange(3), fail)
+    assert not tqdm._instances
 
 
 def test_predict_rows__two_ranks_write_what_one_writes(tmp_path: Path, two_ranks) -> None:

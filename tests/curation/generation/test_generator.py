@@ -88,9 +88,7 @@ def test_predict_step__the_safety_checkers_verdict(save: Save) -> None:
 
 def test_predict_step__image_to_image_begins_with_the_picture(save: Save) -> None:
     folder = save()
-    red, green = (
-        torch.tensor(colour, dtype=torch.uint8).expand(32, 32, 3) for colour in ((220, 20, 20), (20, 220, 20))
-    )
+    red, green = (np.full((32, 32, 3), colour, np.uint8) for colour in ((220, 20, 20), (20, 220, 20)))
     module = generator(folder, strength=0.5)
     assert picture_size(module.pipeline, module.sampling, KEY) == (32, 32)
     result = draw(module, [1, 2, 1], ["a", "a", "a"], [red, "its picture x.jpg cannot be used (truncated)", green])
@@ -104,7 +102,7 @@ def test_predict_step__a_pipeline_of_another_family(tmp_path: Path) -> None:
     module = generator(folder, height=32, width=48, negative_prompt="a blurred picture")
     result = draw(module, [1, 2, 3])
     assert (result["height_list"], result["width_list"]) == ([32] * 3, [48] * 3) and len(set(result["jpeg_list"])) == 3
-    start = torch.full((32, 48, 3), 90, dtype=torch.uint8)
+    start = np.full((32, 48, 3), 90, np.uint8)
     begun = draw(generator(folder, height=32, width=48, strength=0.5), [1, 2], pictures=[start, start])
     assert (begun["height_list"], begun["width_list"]) == ([32] * 2, [48] * 2) and begun["error_list"] == [None, None]
 
