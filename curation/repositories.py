@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from curation.packaged import resolve
@@ -15,6 +15,9 @@ from datamodules.files import sha256_file
 HASHED_BYTES = 2_000_000_000
 SMALL_BYTES = 50_000_000
 SAMPLES, SAMPLE_BYTES = 64, 65_536
+
+# What a model's folder lacks, in words that go on after its name; None where it is whole.
+Lack = Callable[[Path], str | None]
 
 
 def local_folder(model: str) -> Path | None:
@@ -36,6 +39,40 @@ def cached_folder(model: str, revision: str | None, file: str = "config.json") -
 
     found = try_to_load_from_cache(model, file, revision=revision)
     return Path(found).parent if isinstance(found, str) else None
+
+
+def revision_of(model: str, revision: str | None, file: str = "config.json") -> str | None:
+    """The commit of a repository in the cache, though its branch may have moved; else the revision as given."""
+    cached = cached_folder(model, revision, file)
+    return cached.name if cached else revision
+
+
+def whole_folder(model: str, revision: str | None, lack: Lack, file: str = "config.json") -> Path | None:
+    """A model's folder, its own or in the cache, that lacks nothing."""
+    folder = local_folder(model) or cached_folder(model, revision, file)
+    return folder if folder is not None and not lack(folder) else None
+
+
+def check_model(
+    model: str, revision: str | None, key: str, lack: Lack, file: str = "config.json", others: Iterable[str] = ()
+) -> Path | None:
+    """Raises FileNotFoundError, naming `key` and the remedy, where a model cannot be had; loads nothing.
+
+    A repository that is not whole in the cache is looked up at its host: seconds, also without a network. Returns the
+    model's folder, which may lack what is still to be downloaded. file, others: as of `look_up`.
+    """
+    folder = local_folder(model)
+    if folder is None and not is_repository(model):
+        raise FileNotFoundError(f"{key}.model is {model!r}, which is neither a folder nor the name of a repository")
+    place = folder or cached_folder(model, revision, file)
+    wrong = lack(place) if place else "is not in the cache"
+    if wrong and folder is not None:
+        raise FileNotFoundError(f"{key}.model is {model!r}, but {folder} {wrong}; copy the model's folder anew")
+    if wrong and place:
+        wrong = f"is not whole in the cache: {place} {wrong}"
+    if wrong:
+        look_up(model, revision, key, wrong, file, others)
+    return place or cached_folder(model, revision, file)
 
 
 def look_up(

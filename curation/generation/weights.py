@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from curation.repositories import cached_folder, checksums, is_repository, lacking_weights, local_folder, look_up
+from curation.repositories import check_model, checksums, lacking_weights, local_folder, revision_of, whole_folder
 
 INDEX = "model_index.json"
 ENDINGS = {".json", ".safetensors", ".bin", ".txt", ".model"}
@@ -16,8 +16,7 @@ def identify(model: str, revision: str | None) -> dict[str, Any]:
     if folder is not None:
         files = sorted(path for path in folder.rglob("*") if path.suffix in ENDINGS and path.is_file())
         return {"files": checksums(folder, files)}
-    cached = cached_folder(model, revision, INDEX)
-    return {"name": model, "revision": cached.name if cached else revision}
+    return {"name": model, "revision": revision_of(model, revision, INDEX)}
 
 
 def check_weights(model: str, revision: str | None, key: str) -> None:
@@ -25,32 +24,20 @@ def check_weights(model: str, revision: str | None, key: str) -> None:
 
     A repository that is not in the cache yet is looked up at its host: seconds, also without a network.
     """
-    folder = local_folder(model)
-    if folder is None and not is_repository(model):
-        raise FileNotFoundError(f"{key}.model is {model!r}, which is neither a folder nor the name of a repository")
-    cached = None if folder else cached_folder(model, revision, INDEX)
-    place = folder or cached
-    wrong = _wrong(place) if place else "is not in the cache"
-    if wrong and cached:
-        wrong = f"is not whole in the cache: {cached} {wrong}"
-    if wrong and folder is not None:
-        raise FileNotFoundError(f"{key}.model is {model!r}, but {folder} {wrong}; copy the model's folder anew")
-    if wrong:
-        look_up(model, revision, key, wrong, INDEX)
+    check_model(model, revision, key, _lack, INDEX)
 
 
 def fetch(model: str, revision: str | None, key: str) -> Path:
     """The folder of a pipeline's files, which are downloaded into Hugging Face's cache if need be."""
-    folder = local_folder(model) or cached_folder(model, revision, INDEX)
-    if folder is not None and not _wrong(folder):
+    folder = whole_folder(model, revision, _lack, INDEX)
+    if folder is not None:
         return folder
     check_weights(model, revision, key)
-    cached = cached_folder(model, revision, INDEX)
-    revision = cached.name if cached else revision  # the commit that was looked up, though the branch may have moved
+    revision = revision_of(model, revision, INDEX)
     from diffusers import DiffusionPipeline
 
     found = Path(DiffusionPipeline.download(model, revision=revision))
-    wrong = _wrong(found)
+    wrong = _lack(found)
     if wrong:
         raise FileNotFoundError(f"{key}.model is {model!r}, but the repository {wrong}; take another one, or a folder")
     return found
@@ -72,7 +59,7 @@ def variant(folder: Path) -> str | None:
     return None
 
 
-def _wrong(folder: Path) -> str | None:
+def _lack(folder: Path) -> str | None:
     """What a pipeline's folder lacks, in words that go on after its name; None where it is whole."""
     if not (folder / INDEX).is_file():
         return f"has no {INDEX}"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from curation.repositories import cached_folder, checksums, is_repository, lacking_weights, local_folder, look_up
+from curation.repositories import check_model, checksums, lacking_weights, local_folder, revision_of, whole_folder
 
 TEMPLATES = ("tokenizer_config.json", "chat_template.jinja", "chat_template.json")  # where a chat template may stand
 # What transformers reads; not the same weights in other libraries' formats.
@@ -17,8 +17,7 @@ def identify(model: str, revision: str | None) -> dict[str, Any]:
     folder = local_folder(model)
     if folder is not None:
         return {"files": checksums(folder, sorted(path for path in folder.iterdir() if path.is_file()))}
-    cached = cached_folder(model, revision)
-    return {"revision": cached.name if cached else revision}
+    return {"revision": revision_of(model, revision)}
 
 
 def check_weights(model: str, revision: str | None, key: str) -> None:
@@ -26,19 +25,7 @@ def check_weights(model: str, revision: str | None, key: str) -> None:
 
     A repository that is not in the cache yet is looked up at its host: seconds, also without a network.
     """
-    folder = local_folder(model)
-    if folder is None and not is_repository(model):
-        raise FileNotFoundError(f"{key}.model is {model!r}, which is neither a folder nor the name of a repository")
-    cached = None if folder else cached_folder(model, revision)
-    place = folder or cached
-    wrong = _wrong(place) if place else "is not in the cache"
-    if wrong and cached:
-        wrong = f"is not whole in the cache: {cached} {wrong}"
-    if wrong and folder is not None:
-        raise FileNotFoundError(f"{key}.model is {model!r}, but {folder} {wrong}; copy the model's folder anew")
-    if wrong:
-        look_up(model, revision, key, wrong, others=TEMPLATES)
-    place = place or cached_folder(model, revision)
+    place = check_model(model, revision, key, _lack, others=TEMPLATES)
     if place and not _has_chat_template(place):
         raise ValueError(
             f"{key}.model is {model!r}, which has no chat template: it was not trained to answer instructions; use its "
@@ -48,12 +35,11 @@ def check_weights(model: str, revision: str | None, key: str) -> None:
 
 def fetch(model: str, revision: str | None, key: str) -> Path:
     """The folder of a model's files, which are downloaded into Hugging Face's cache if need be."""
-    folder = local_folder(model) or cached_folder(model, revision)
-    if folder is not None and not _wrong(folder):
+    folder = whole_folder(model, revision, _lack)
+    if folder is not None:
         return folder
     check_weights(model, revision, key)
-    cached = cached_folder(model, revision)
-    revision = cached.name if cached else revision  # the commit that was looked up, though the branch may have moved
+    revision = revision_of(model, revision)
     from huggingface_hub import list_repo_files, snapshot_download
 
     safe = any(name.endswith(".safetensors") for name in list_repo_files(model, revision=revision))
@@ -61,7 +47,7 @@ def fetch(model: str, revision: str | None, key: str) -> Path:
     return Path(snapshot_download(model, revision=revision, allow_patterns=WANTED, ignore_patterns=unwanted))
 
 
-def _wrong(folder: Path) -> str | None:
+def _lack(folder: Path) -> str | None:
     """What a model's folder lacks, in words that go on after its name; None where it is whole."""
     if not (folder / "config.json").is_file():
         return "has no config.json"
