@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from curation.repositories import checksums
 from curation.workspace import Workspace
-from datamodules.files import fingerprint, read_json, sha256_file, write_json
+from datamodules.files import fingerprint, read_json, write_json
 
 if TYPE_CHECKING:
     from curation.session import Session
@@ -194,12 +195,12 @@ def _finish(stage: Stage, folder: Path, current: dict[str, Any], result: dict[st
 
 
 def identify_files(path: str | Path | None) -> dict[str, str] | None:
-    """SHA-256 of a weight file, or of every file of a model folder; None where the name is no local path."""
+    """Checksum of a weight file, or of every file of a model folder; None where the name is no local path."""
     if path is None:
         return None
     local = Path(str(path).removeprefix("local-dir:"))
     if local.is_file():
-        return {local.name: sha256_file(local)}
+        return checksums(local.parent, [local])
     if local.is_dir():
-        return {file.name: sha256_file(file) for file in sorted(local.iterdir()) if file.is_file()}
+        return checksums(local, sorted(file for file in local.iterdir() if file.is_file()))
     return None
