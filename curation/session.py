@@ -129,6 +129,11 @@ class Session:
         """Whether this is the process that talks and writes shared files."""
         return self.rank == 0
 
+    @property
+    def search_devices(self) -> list[str] | None:
+        """Torch devices of searches among embeddings: none where the CPU was asked for, else what there is (null)."""
+        return [] if self.accelerator == "cpu" else None
+
     def barrier(self) -> None:
         """Waits for all ranks."""
         if self.world_size > 1:

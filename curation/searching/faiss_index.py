@@ -76,16 +76,25 @@ def plan_index(rows: int, width: int, budget: float, k: int) -> Plan:
 
 
 def find_neighbours(
-    queries: np.ndarray, blocks: Blocks, rows: int, k: int, settings: Approximate, folder: Path, key: str
+    queries: np.ndarray,
+    blocks: Blocks,
+    rows: int,
+    k: int,
+    settings: Approximate,
+    folder: Path,
+    key: str,
+    devices: list[str] | None = None,
 ) -> tuple[Found, dict[str, Any]]:
     """What `top_k` gives, exactly below `exact_below` rows or on a GPU, else as an index finds it; and how.
 
     blocks: gives the embeddings [rows, D] anew at each call. folder: where the index is kept. key: the yaml key of
-    `settings`. The similarities are exact in any case: what the index proposes is compared with the embeddings. The
-    report says {"index": None}, or the index's factory string, bytes, effort and measured recall.
+    `settings`. devices: torch devices to search on; when null, the GPUs. The similarities are exact in any case: what
+    the index proposes is compared with the embeddings. The report says {"index": None}, or the index's factory
+    string, bytes, effort and measured recall.
     """
-    if rows < settings.exact_below or gpus():
-        return top_k(queries, blocks(), k), {"index": None}
+    devices = gpus() if devices is None else devices
+    if rows < settings.exact_below or devices:
+        return top_k(queries, blocks(), k, devices=devices), {"index": None}
     queries = directions(queries)
     try:
         plan = plan_index(rows, queries.shape[1], settings.index_gb * 1e9, k)
@@ -94,7 +103,7 @@ def find_neighbours(
     index = build_index(plan, blocks, rows, queries.shape[1], folder)
     picked = np.random.default_rng(0).permutation(len(queries))[: settings.sample]
     sample = queries[np.sort(picked)]
-    report = index.tune(sample, top_k(sample, blocks(), k)[1], settings.recall)
+    report = index.tune(sample, top_k(sample, blocks(), k, devices=devices)[1], settings.recall)
     found = compare(queries, blocks, index.propose(queries, k), k)
     return found, {"index": plan.factory, "bytes": plan.size, **report}
 

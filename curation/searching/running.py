@@ -31,9 +31,8 @@ def search_embedded(session: Session, parts: Sequence[EmbeddedPart], queries: np
     best = Best(len(queries), k)
     todo = _todo(session, files)
     merge_hits(best, [path for number, path in files.items() if number not in todo])
-    devices: list[str] | None = [] if session.accelerator == "cpu" else None
     for number in _each_of_mine(session, todo, len(parts), "part"):
-        found = top_k(queries, parts[number].blocks(), k, devices=devices)
+        found = top_k(queries, parts[number].blocks(), k, devices=session.search_devices)
         similarities, rows = above_floor(found, best)
         rows = np.where(rows < 0, -1, rows + parts[number].metadata.first)
         best.merge((similarities, rows))

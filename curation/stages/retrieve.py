@@ -97,6 +97,7 @@ class Retrieve(Stage):
         (similarities, found), how = find_neighbours(
             queries, lambda: _only(context, rows), len(rows), min(self.k, len(rows)), self.approximate,
             context.workspace.stage_folder(self.name), "curation.retrieve.approximate",
+            context.session.search_devices,
         )  # fmt: skip
         # Sorted by image, then by falling similarity: each image once, with all the concepts that found it.
         concept, place = np.nonzero(found >= 0)
