@@ -78,6 +78,11 @@ class Discovery:
             if names:
                 turns += [("user", prompt), ("assistant", without_thoughts(answer.text).strip())]
             self.say(f"draw {number}: {new} new concepts, {len(self.entries)} in all")
+            if empty == EMPTY_DRAWS and answer.finish == "failed":
+                raise ValueError(
+                    f"{settings.key('generator')}: {empty} draws one after the other gave nothing, the last failed "
+                    f"({answer.error}); see to the model and run again: what it answered is kept"
+                )
             if self._is_full() or empty == EMPTY_DRAWS:
                 stopped = "max_concepts" if self._is_full() else "no list in the answers"
                 break

@@ -198,6 +198,17 @@ def test_run__a_step_without_any_answer_is_an_error() -> None:
         Discovery(Discover(GENERATOR), Prompts(), "food", "dishes", ask).run([])
 
 
+def test_generate__draws_that_fail_do_not_end_it_as_if_all_was_found() -> None:
+    def ask(role: str, requests: list[Request]) -> list[Answer]:
+        asked.append(role)
+        return [Answer("1. ale\n2. bun", "stop") if len(asked) == 1 else Answer("", "failed", error="HTTP 500")]
+
+    asked: list[str] = []
+    with pytest.raises(ValueError, match=r"discover\.generator: 5 draws .* gave nothing, the last failed \(HTTP 500\)"):
+        Discovery(Discover(GENERATOR), Prompts(), "food", "dishes", ask).run([])
+    assert asked == ["generator"] * 6
+
+
 @pytest.mark.parametrize("check_first", [False, True])
 def test_run__finds_what_a_model_of_400_terms_knows_and_drops_the_outsiders(check_first: bool) -> None:
     model, asked = FoodModel(), []
