@@ -67,15 +67,22 @@ def words_of(text: str) -> list[str]:
 
 
 def distinct(names: Iterable[str], known: Iterable[str] = ()) -> dict[str, str]:
-    """Merge key -> readable name of the names that are new, in their order. known: merge keys."""
+    """Merge key -> readable name of the names that are new, in their order. known: merge keys.
+
+    A name that a model shouts ("BREADED PLUM") is written in small letters; an abbreviation ("BLT") is not.
+    """
     seen = set(known)
     new: dict[str, str] = {}
     for name in names:
         key = merge_key(name)
         if key and key not in seen:
             seen.add(key)
-            new[key] = readable(name)
+            new[key] = _calm(readable(name))
     return new
+
+
+def _calm(name: str) -> str:
+    return name.lower() if name.isupper() and max(map(len, name.split())) > 4 else name
 
 
 def _in_word(letter: str) -> bool:

@@ -80,3 +80,8 @@ def test_distinct__the_first_spelling_stays_and_known_ones_do_not_come_back() ->
 
 def test_words_of__a_sentence() -> None:
     assert words_of("Two Canada geese, on Anna's lake.") == ["two", "canada", "goose", "on", "anna", "lake"]
+
+
+def test_distinct__a_shouted_name_in_small_letters() -> None:
+    names = distinct(["BREADED PLUM", "BLT", "Crème Brûlée", "ÉCLAIR"])
+    assert list(names.values()) == ["breaded plum", "BLT", "Crème Brûlée", "éclair"]
