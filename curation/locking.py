@@ -29,7 +29,7 @@ os.register_at_fork(after_in_child=_let_go)
 
 
 class WorkspaceLock:
-    """The lock of a workspace, `.lock` in its folder, whose lines name the processes (host, number) that hold it.
+    """The lock of a workspace, `.lock` in its folder: empty, or naming the processes (host, number) that hold it.
 
     Rank 0 takes it alone and then shares it with the other ranks of its run, so that nobody else gets it while one of
     them lives. The kernel releases it when a process ends, by `kill -9` too. Where the file system knows no locks
@@ -39,6 +39,7 @@ class WorkspaceLock:
     def __init__(self, root: Path) -> None:
         self.root, self.path = root, root / ".lock"
         self.descriptor: int | None = None
+        self.mine = False  # taken, not joined
 
     def take(self) -> str | None:
         """Takes the lock for rank 0's run; returns why there is none to be had, or None.
@@ -60,6 +61,7 @@ class WorkspaceLock:
                     told = True
                 time.sleep(0.05)
             os.ftruncate(descriptor, 0)
+            self.mine = True
             self._note(_me())
         except OSError as error:
             self.release()
@@ -84,9 +86,11 @@ class WorkspaceLock:
     def release(self) -> None:
         """Lets the next run in."""
         if self.descriptor in _held:
+            if self.mine:
+                os.ftruncate(self.descriptor, 0)
             os.close(self.descriptor)
             _held.discard(self.descriptor)
-        self.descriptor = None
+        self.descriptor, self.mine = None, False
 
     def _open(self) -> int:
         self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)

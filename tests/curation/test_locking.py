@@ -79,6 +79,7 @@ def test_workspace_lock__is_free_after_a_kill(holder: Holder, tmp_path: Path) ->
     assert lock.take() is None
     lock.release()
     assert time.monotonic() - began < 1
+    assert (tmp_path / ".lock").read_bytes() == b""
 
 
 def test_workspace_lock__ranks_that_outlive_rank_0_keep_it(
