@@ -100,7 +100,7 @@ def test_image_text_encoder__model_by_name_with_a_weight_file(
         ImageTextEncoder.load("tiny-for-tests")
     (tmp_path / "damaged.bin").write_bytes(weights.read_bytes()[:1000])
     for wrong in ("nowhere", str(tmp_path / "damaged.bin")):
-        with pytest.raises(FileNotFoundError, match=r"curation\.embed\.image_text: the weights tiny-for-tests/.* are not here"):
+        with pytest.raises(FileNotFoundError, match=r"image_text: the weights tiny-for-tests/.* are not here"):
             ImageTextEncoder.load("tiny-for-tests", wrong)
 
 
