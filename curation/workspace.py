@@ -21,9 +21,11 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Writes a .npy file atomically."""
+    """Writes a .npy file atomically, as np.save does, whose error on a full disk does not say that it is full."""
+    array = np.asarray(array, order="C")
     with atomic(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, array)
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.data)
 
 
 def write_part(

@@ -85,9 +85,11 @@ def run_round(command: str, round_: Round, options: dict[str, object], limits: L
     if not mark.exists():
         raise _unguarded(command)
     if missing:
+        free = shutil.disk_usage(round_.folder).free / 1e9
         raise RuntimeError(
             f"{KEY}: img2dataset ended (exit code {process.returncode}) with {len(missing)} shards of {round_.folder} "
-            f"missing; run again to go on. Its last words, of {round_.log}: {_last_words(round_.log)}"
+            f"missing, and {free:.1f} GB free on its disk; run again to go on. Its last words, of {round_.log}: "
+            f"{_last_words(round_.log)}"
         )
 
 

@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,24 @@ def test_write_array__replaces_the_whole_file(tmp_path: Path) -> None:
     for array in (np.arange(1000), np.eye(2, dtype=np.float16)):
         write_array(tmp_path / "x.npy", array)
         np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), array)
+
+
+@pytest.mark.parametrize("array", [np.zeros((0, 16), np.float16), np.arange(12.0).reshape(3, 4).T, np.array(3)])
+def test_write_array__as_numpy_writes_it(tmp_path: Path, array: np.ndarray) -> None:
+    write_array(tmp_path / "a.npy", array)
+    np.save(tmp_path / "b.npy", np.asarray(array, order="C"))
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+
+
+def test_write_array__tells_that_the_disk_is_full(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="has no room for a.npy .*: free space on its disk"):
+            write_array(tmp_path / "a.npy", np.zeros((1000, 64), np.float32))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_write_part__rows_keys_columns_and_arrays(tmp_path: Path) -> None:
