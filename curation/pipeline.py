@@ -104,7 +104,7 @@ class Curation:
         stages = {stage.name: stage for stage in self.stages()}
         return Context(space, session, self.domain, self.description, pool, self.seed, stages)
 
-    def check(self, context: Context) -> bool:
+    def check(self, context: Context, stop_after: str | None = None) -> bool:
         """Refuses wrong settings, missing files and weights, and a workspace of another data set, before any work.
 
         Tells all that is wrong at once: who runs unattended wants to mend it in one go. Returns whether there is work.
@@ -112,7 +112,7 @@ class Curation:
         _claim(context)
         stale: set[str] = set()
         wrong: list[ValueError | OSError] = []
-        for stage in context.stages.values():
+        for stage in _upto(context, stop_after):
             try:
                 if _is_stale(stage, context) or stale & set(stage.reads):  # what reads a stale stage runs again too
                     stale.add(stage.name)
@@ -127,9 +127,10 @@ class Curation:
             raise ValueError(f"{len(messages)} things are missing or wrong:{listed}")
         return bool(stale)
 
-    def run(self, workspace: Path, pool: Path | None, session: Session) -> Path:
+    def run(self, workspace: Path, pool: Path | None, session: Session, stop_after: str | None = None) -> Path:
         """Runs the stages that are missing or stale on all ranks; returns the manifest. Safe to kill and run again.
 
+        stop_after: name of the stage to end with, such as concepts; then returns that stage's folder.
         Raises RuntimeError where another run writes to the workspace.
         """
         if pool is not None and self.scenes is not None:
@@ -139,10 +140,16 @@ class Curation:
             )
         session.start()
         context = self.context(workspace, pool, session)
+        if stop_after is not None and stop_after not in context.stages:
+            raise ValueError(f"--stop_after {stop_after}: the stages of this config are {', '.join(context.stages)}")
         with held(workspace, session) as lock:
-            if session.on_zero(lambda: self.check(context)) and session.is_zero:
+            if session.on_zero(lambda: self.check(context, stop_after)) and session.is_zero:
                 lock.begin_writing()
-            return self._run_all(context)
+            if stop_after is None:
+                return self._run_all(context)
+            for stage in _upto(context, stop_after):
+                run_stage(stage, context)
+            return context.workspace.stage_folder(stop_after)
 
     def _run_all(self, context: Context) -> Path:
         session = context.session
@@ -175,9 +182,17 @@ class Curation:
         return figures
 
 
+def _upto(context: Context, last: str | None) -> list[Stage]:
+    """The stages in order, up to the last one that is to run; all when null."""
+    names = list(context.stages)
+    return [context.stages[name] for name in names[: names.index(last) + 1 if last else None]]
+
+
 def _is_stale(stage: Stage, context: Context) -> bool:
     record = context.workspace.stage_record(stage.name)
-    return record is None or record["fingerprint"] != stage_fingerprint(stage, context)["fingerprint"]
+    if record is None or record["fingerprint"] != stage_fingerprint(stage, context)["fingerprint"]:
+        return True
+    return not stage.intact(context)
 
 
 def _claim(context: Context) -> None:
@@ -190,7 +205,10 @@ def _claim(context: Context) -> None:
         space.root.mkdir(parents=True, exist_ok=True)
         owner = read_json(path)
         # What nothing was finished in is nobody's: a mistyped pool or missing weights must not take the folder.
-        if owner is None or not any(path for depth in ("*", "*/*") for path in space.root.glob(f"{depth}/stage.json")):
+        nothing = not any(path for depth in ("*", "*/*") for path in space.root.glob(f"{depth}/stage.json"))
+        # Before anything is indexed, as after `--stop_after concepts`, the same domain may choose its pool.
+        free = owner is not None and owner["domain"] == context.domain and space.stage_record("index") is None
+        if owner is None or nothing or free:
             write_json(path, mine)
             return
     except OSError as error:

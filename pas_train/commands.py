@@ -59,10 +59,12 @@ def curation_session(curation: "Curation", trainer: dict[str, Any]) -> "Session"
     )
 
 
-def run_curation(curation: "Curation", workspace: Path, pool: str | None, trainer: dict[str, Any]) -> Path:
+def run_curation(
+    curation: "Curation", workspace: Path, pool: str | None, trainer: dict[str, Any], stop_after: str | None = None
+) -> Path:
     """Runs the stages that are missing or stale on the devices of the trainer section; returns the manifest."""
     session = curation_session(curation, trainer)
-    return curation.run(workspace, Path(pool) if pool else None, session)
+    return curation.run(workspace, Path(pool) if pool else None, session, stop_after)
 
 
 def _parse_curation(
@@ -157,11 +159,16 @@ def _tracking(settings: Any) -> str:
 def curate(command: str, args: Sequence[str]) -> None:
     """The command `curate`."""
     config, curation, _ = _parse_curation(
-        args, "Builds the data set of a config: what is missing or stale, nothing else."
+        args,
+        "Builds the data set of a config: what is missing or stale, nothing else.",
+        ("--stop_after", {"type": str | None, "default": None, "help": "stage to end with, such as concepts"}),
     )
     workspace = workspace_path(config.workspace, curation.domain)
-    manifest = run_curation(curation, workspace, config.pool, config.trainer)
-    print(f"data set    {manifest}")
+    made = run_curation(curation, workspace, config.pool, config.trainer, config.stop_after)
+    if config.stop_after is not None:
+        print(f"stopped     after {config.stop_after}: {made}; without --stop_after the same command goes on")
+    else:
+        print(f"data set    {made}")
 
 
 def finished(workspace: Path) -> "Workspace":

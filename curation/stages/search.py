@@ -24,9 +24,7 @@ from curation.stages.ingest import Ingest, listing
 from curation.workspace import write_array, write_table
 
 # Sizes as the repository's README states them.
-DATACOMP = (
-    "hf download mlfoundations/datacomp_small --repo-type dataset --include '*.parquet' '*.npz' --local-dir DIR"
-)
+DATACOMP = "hf download mlfoundations/datacomp_small --repo-type dataset --include '*.parquet' '*.npz' --local-dir DIR"
 
 
 @dataclass(frozen=True)

@@ -258,3 +258,17 @@ def test_curation__another_no_branch_embeds_nothing_again(home: Path, tmp_path: 
     run(home, tmp_path / "ws", embed=embed)
     after = {name: Workspace(tmp_path / "ws").stage_record(name) for name in ("embed", "ood")}
     assert after["embed"] == before["embed"] and after["ood"]["fingerprint"] != before["ood"]["fingerprint"]
+
+
+def test_curation__stops_after_a_stage_and_goes_on(home: Path, tmp_path: Path) -> None:
+    session, workspace = Session(accelerator="cpu"), tmp_path / "ws"
+    assert curation(home).run(workspace, None, session, stop_after="concepts") == workspace / "concepts"
+    assert (workspace / "concepts" / "bank.csv").exists() and not (workspace / "images").exists()
+    with pytest.raises(
+        ValueError, match=r"--stop_after concept: the stages of this config are concepts, index, ingest"
+    ):
+        curation(home).run(workspace, None, session, stop_after="concept")
+    run(home, workspace)  # the pool is chosen now
+    assert (workspace / "dataset" / "full" / "manifest.parquet").exists()
+    with pytest.raises(ValueError, match="holds the data set of another configuration"):
+        curation(home).run(workspace, home / "tests", session)
