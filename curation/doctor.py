@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from curation.known_weights import known, named_models
 from curation.packaged import PREFIX
+from curation.repositories import cached_folder
 from curation.stage import Context
 from curation.workspace import Workspace
 from datamodules.store import ImageStore
@@ -102,8 +103,17 @@ def examine_weights(context: Context) -> Iterator[Finding]:
             size = "" if entry.gigabytes is None else f", {entry.gigabytes:g} GB"
             checksum = f", sha256 {entry.sha256[:12]}..." if entry.sha256 else ""
             note = f"; {entry.note}" if entry.note else ""
-            text = f"{key}: {entry.name}, {entry.licence}{size}, from {entry.source}{checksum}{note}"
+            here = _in_cache(entry.name)
+            text = f"{key}: {entry.name}, {entry.licence}{size}, from {entry.source}{checksum}{here}{note}"
             yield Finding("info", "weights", text)
+
+
+def _in_cache(name: str) -> str:
+    """Which commit of a repository is in the cache, in words that go on after its source."""
+    found = next(
+        (path for file in ("config.json", "model_index.json") if (path := cached_folder(name, None, file))), None
+    )
+    return f", in the cache at commit {found.name[:12]}" if found else ""
 
 
 def examine_store(workspace: Workspace) -> Iterator[Finding]:

@@ -2,11 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from curation.doctor import Finding, examine, examine_disk, examine_store
+from curation.doctor import Finding, examine, examine_disk, examine_store, examine_weights
 from curation.pipeline import Curation
 from curation.session import Session
 from curation.stages.concepts import Concepts
 from curation.stages.embed import Copy, Embed, ImageText
+from curation.stages.synthesis import Synthesis
 from curation.workspace import Workspace
 from tests.curation.small_workspace import save_workspace
 from tests.tiny import save_clip, save_descriptor, save_pool
@@ -68,3 +69,17 @@ def test_examine_store__files_that_are_gone_or_cut(tmp_path: Path) -> None:
     assert len(texts) == 2
     assert "a.jpg cannot be read (No such file or directory)" in texts[0]
     assert "b.jpg was cut: 9 bytes, the index knows of 10" in texts[1]
+
+
+def test_examine_weights__names_the_commit_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = tmp_path / "models--sd2-community--stable-diffusion-2-1"
+    commit = "5cae40e6a2745ae2b01ad92ae5043f95f23644d6"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "snapshots" / commit).mkdir(parents=True)
+    (repository / "snapshots" / commit / "model_index.json").write_text("{}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    curation = Curation("food", concepts=Concepts(words=["soup"]), synthesis=Synthesis())
+    context = curation.context(tmp_path / "ws", None, Session(accelerator="cpu"))
+    text = next(finding.text for finding in examine_weights(context) if "synthesis" in finding.text)
+    assert "in the cache at commit 5cae40e6a274" in text
