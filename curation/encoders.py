@@ -79,19 +79,22 @@ class ImageTextEncoder(_Encoder):
         self.dim = int(self.embed_texts(["a"]).shape[1])
 
     @staticmethod
-    def load(model: str, pretrained: str | None = None, no_branch: str | None = None) -> "ImageTextEncoder":
+    def load(
+        model: str, pretrained: str | None = None, no_branch: str | None = None, key: str = "curation.embed.image_text"
+    ) -> "ImageTextEncoder":
         """Loads a model by open_clip's name and weights, or from a folder; on the CPU.
 
         model: open_clip architecture, or a folder with open_clip_config.json and weights (tokenizer settings, size,
         mean and std come from it). pretrained: open_clip's weight name or a file. no_branch: file of the `no` tower;
         None takes no_branch.safetensors of the folder, or the `_no` keys of the weights, where they are.
+        key: the yaml key of the model, for errors.
         Raises FileNotFoundError or ValueError naming the yaml key; weights are never left random.
         """
         from curation.clipn import load_no_branch
 
         folder = Path(model.removeprefix("local-dir:"))
         is_folder = folder.is_dir() or model.startswith("local-dir:")
-        net, settings, tokenizer = _open_folder(folder) if is_folder else _open_named(model, pretrained)
+        net, settings, tokenizer = _open_folder(folder, key) if is_folder else _open_named(model, pretrained, key)
         beside = folder / NO_BRANCH
         path = Path(no_branch) if no_branch else (beside if is_folder and beside.is_file() else None)
         branch = load_no_branch(net, path) if path is not None else None
@@ -136,26 +139,25 @@ def _prepare(settings: dict[str, Any]) -> Prepare:
     return Prepare(side, settings.get("resize_mode") == "squash", resampling)
 
 
-def _open_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], Any]:
+def _open_folder(folder: Path, key: str) -> tuple[nn.Module, dict[str, Any], Any]:
     import open_clip
 
     path = folder / "open_clip_config.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"curation.embed.image_text.model: {folder} is no folder with an open_clip_config.json; give an open_clip "
+            f"{key}.model: {folder} is no folder with an open_clip_config.json; give an open_clip "
             "architecture, or a folder as `open_clip.push_to_hf_hub` writes it (config and weights)"
         )
     if not any((folder / name).is_file() for name in WEIGHTS):
         raise FileNotFoundError(
-            f"curation.embed.image_text.model: {folder} has a config but none of {', '.join(WEIGHTS)}; put the "
-            "weights there"
+            f"{key}.model: {folder} has a config but none of {', '.join(WEIGHTS)}; put the weights there"
         )
     config = json.loads(path.read_text())
     try:
         net = open_clip.create_model(f"local-dir:{folder}")
     except (OSError, RuntimeError, ValueError, TypeError, AssertionError, pickle.UnpicklingError) as error:
         raise ValueError(
-            f"curation.embed.image_text.model: the weights in {folder} do not fit its open_clip_config.json, or are "
+            f"{key}.model: the weights in {folder} do not fit its open_clip_config.json, or are "
             f"damaged ({_brief(error)})"
         ) from error
     text = config["model_cfg"]["text_cfg"]
@@ -173,23 +175,23 @@ def _open_folder(folder: Path) -> tuple[nn.Module, dict[str, Any], Any]:
     return net.float(), settings, tokenizer  # the miniatures store float16; they compute in float32 as the others
 
 
-def _open_named(model: str, pretrained: str | None) -> tuple[nn.Module, dict[str, Any], Any]:
+def _open_named(model: str, pretrained: str | None, key: str) -> tuple[nn.Module, dict[str, Any], Any]:
     import open_clip
 
     on_hub = model.startswith("hf-hub:")  # carries its own weights
     if not on_hub and model not in open_clip.list_models():
         close = difflib.get_close_matches(model, open_clip.list_models(), n=3)
         raise ValueError(
-            f"curation.embed.image_text.model: {model} is no folder, and open_clip has no model of that name"
+            f"{key}.model: {model} is no folder, and open_clip has no model of that name"
             + (f"; close are {', '.join(close)}" if close else "")
         )
     if pretrained is None and not on_hub:
         # open_clip would begin with random weights and a warning.
         raise ValueError(
-            f"curation.embed.image_text.pretrained: {model} needs weights; give a file, or one of "
+            f"{key}.pretrained: {model} needs weights; give a file, or one of "
             f"{', '.join(open_clip.list_pretrained_tags_by_model(model)) or '(none is published)'}"
         )
-    verify_file(Path(pretrained or ""), "curation.embed.image_text.pretrained")
+    verify_file(Path(pretrained or ""), f"{key}.pretrained")
     name = f"{model}/{pretrained}" if pretrained else model
     root = logging.getLogger()
     before = root.level
@@ -202,7 +204,7 @@ def _open_named(model: str, pretrained: str | None) -> tuple[nn.Module, dict[str
         entry = known(name)
         terms = f" ({entry.gigabytes} GB, {entry.licence})" if entry else ""
         raise FileNotFoundError(
-            f"curation.embed.image_text: the weights {name}{terms} are not here and could not be fetched, or do not "
+            f"{key}: the weights {name}{terms} are not here and could not be fetched, or do not "
             f"fit ({_brief(error)}). Download them where there is a network (open_clip caches them below HF_HOME) and "
             "copy them here; or give a file as `pretrained`, or a folder with open_clip_config.json as `model`"
         ) from error

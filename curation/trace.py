@@ -31,8 +31,10 @@ def trace_key(workspace: Path | Workspace, key: str) -> Facts:
 def tell_story(workspace: Path | Workspace, facts: Facts) -> list[tuple[str, str]]:
     """(step, what happened) from the concept to kept or dropped; only steps that saw the image."""
     space = workspace if isinstance(workspace, Workspace) else Workspace(workspace)
+    fetch = space.stage_record("fetch")
+    respected = bool(fetch and fetch["settings"].get("respect_opt_out"))  # then what opted out was not fetched
     steps = [("concept", line) for line in _concepts(space, facts)]
-    steps += [("made", _made(facts))] if facts["source"] == "synthetic" else [("found", _found(facts))]
+    steps += [("made", _made(facts))] if facts["source"] == "synthetic" else [("found", _found(facts, respected))]
     steps.append(("stored", _stored(space, facts)))
     if facts.get("readable") is not None:
         size = f"{facts['width']} x {facts['height']} px" if facts["readable"] else f"no: {facts['reason']}"
@@ -93,12 +95,13 @@ def _made(facts: Facts) -> str:
     return f"by {model}{seed} from the caption {facts['caption']!r}{unsafe[facts['unsafe']]}"
 
 
-def _found(facts: Facts) -> str:
+def _found(facts: Facts, respected: bool) -> str:
     pairs = list(zip(facts.get("concepts") or [], facts.get("similarities") or [], strict=False))
     by = ", ".join(name if value is None else f"{name} ({value:.3f})" for name, value in pairs[:CONCEPTS_TOLD])
     more = f" and {len(pairs) - CONCEPTS_TOLD} more" if len(pairs) > CONCEPTS_TOLD else ""
     licence = facts["licence"] or "unknown"
-    opt_out = {None: "not asked", True: "its owner opted out", False: "none"}[facts["opt_out"]]
+    asked = "none" if facts["root"] == "fetched" and respected else "not asked"
+    opt_out = {None: asked, True: "its owner opted out", False: "none"}[facts["opt_out"]]
     where = f"at {facts['url']}, licence {licence}, opt-out {opt_out}" if facts["url"] else "in the pool"
     return where + (f"; by {by}{more}" if by else "")
 

@@ -165,6 +165,8 @@ def curate(command: str, args: Sequence[str]) -> None:
     )
     workspace = workspace_path(config.workspace, curation.domain)
     made = run_curation(curation, workspace, config.pool, config.trainer, config.stop_after)
+    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):
+        return  # rank 0 speaks for all
     if config.stop_after is not None:
         print(f"stopped     after {config.stop_after}: {made}; without --stop_after the same command goes on")
     else:
@@ -286,5 +288,5 @@ def _readable(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     if isinstance(value, list):
-        return json.dumps([round(item, 4) if isinstance(item, float) else item for item in value])
+        return json.dumps([round(item, 4) if isinstance(item, float) else item for item in value], ensure_ascii=False)
     return str(value)

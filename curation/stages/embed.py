@@ -1,5 +1,7 @@
 """Embeddings of every image: one decode feeds every encoder that a later stage needs."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -36,10 +38,10 @@ class ImageText:
         path = Path(resolve(self.model).removeprefix("local-dir:")) / NO_BRANCH
         return path if path.is_file() else None
 
-    def load(self, no_branch: str | None = None) -> ImageTextEncoder:
-        """The encoder, frozen."""
+    def load(self, no_branch: str | None = None, key: str = "curation.embed.image_text") -> ImageTextEncoder:
+        """The encoder, frozen. key: the yaml key of this model, for errors."""
         model = resolve(self.model)
-        return ImageTextEncoder.load(model, self.pretrained, resolve(no_branch) if no_branch else None)
+        return ImageTextEncoder.load(model, self.pretrained, resolve(no_branch) if no_branch else None, key)
 
     def identity(self) -> dict[str, Any]:
         """Name and checksums, without loading the model."""
@@ -118,10 +120,9 @@ class Embed(Stage):
     def check(self, context: Context) -> None:
         """Loads the models: all missing weights are told at once, before the first image is read."""
         missing = []
-        for settings in (self.image_text, self.copy, self.clipn):
+        for load in self._loaders().values():
             try:
-                if settings is not None:
-                    settings.load()
+                load()
             except (ValueError, OSError) as error:
                 missing.append(error)
         if missing:
@@ -129,10 +130,13 @@ class Embed(Stage):
 
     def encoders(self) -> dict[str, Encoder]:
         """Name of the stored array -> encoder."""
-        encoders: dict[str, Encoder] = {"image": self.image_text.load(), "copy": self.copy.load()}
+        return {name: load() for name, load in self._loaders().items()}
+
+    def _loaders(self) -> dict[str, Callable[[], Encoder]]:
+        loaders: dict[str, Callable[[], Encoder]] = {"image": self.image_text.load, "copy": self.copy.load}
         if self.clipn is not None:
-            encoders["clipn"] = self.clipn.load()
-        return encoders
+            loaders["clipn"] = functools.partial(self.clipn.load, key="curation.embed.clipn")
+        return loaders
 
     def run(self, context: Context) -> dict[str, Any]:
         """Writes part-*.image.npy, part-*.copy.npy and, with `clipn`, part-*.clipn.npy, float16."""

@@ -13,6 +13,7 @@ from curation.fetching.rounds import KEY, Round, begin_round, check_settings, re
 from curation.searching.metadata import Columns
 from curation.stage import Context, Stage, runtime
 from curation.stages.ingest import listing
+from datamodules.files import atomic
 
 RESIZE_MODES = ("no", "border", "keep_ratio", "keep_ratio_largest", "center_crop")
 OPT_OUTS = "noai", "noimageai", "noindex", "noimageindex"
@@ -123,10 +124,13 @@ class Fetch(Stage):
     def _fetch(self, round_: Round, show: bool) -> None:
         options = self._options(round_)
         if self.command is None:
-            line = shlex.join(["img2dataset", *arguments(round_, options)])
+            script = round_.folder.with_name(f"fetch-{round_.folder.name.removeprefix('round-')}.sh")
+            with atomic(script) as temporary:
+                temporary.write_text(shlex.join(["img2dataset", *arguments(round_, options)]) + "\n")
             raise RuntimeError(
-                f"{KEY}.command is null, so the {round_.count} addresses in {round_.urls} wait to be fetched elsewhere "
-                f"({INSTALL}): {line} ... then put its output folder at {round_.folder.resolve()} and run again"
+                f"{KEY}.command is null, so the {round_.count} addresses in {round_.urls} wait to be fetched "
+                f"elsewhere: {script} holds the command for it ({INSTALL}). Put its output folder at "
+                f"{round_.folder.resolve()}, then run again"
             )
         check_command(self.command)
         run_round(self.command, round_, options, Limits(self.allow_private, self.max_bytes, self.longest_s), show)

@@ -53,7 +53,9 @@ class Ood(Stage):
         return embed.clipn or embed.image_text
 
     def _encoder(self, context: Context) -> ImageTextEncoder:
-        return self._settings(context).load(self.no_branch)
+        settings, embed = self._settings(context), context.stages["embed"]
+        own = isinstance(embed, Embed) and settings is embed.clipn
+        return settings.load(self.no_branch, f"curation.embed.{'clipn' if own else 'image_text'}")
 
     def run(self, context: Context) -> dict[str, Any]:
         """Writes ood, ood_general, text_gap, concept, concept_similarity; higher = more out of domain."""
