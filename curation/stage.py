@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from curation.repositories import checksums
-from curation.workspace import Workspace
+from curation.workspace import Workspace, result_print
 from datamodules.files import fingerprint, read_json, write_json
 
 if TYPE_CHECKING:
@@ -78,7 +78,11 @@ class Stage(ABC):
 
     @abstractmethod
     def run(self, context: Context) -> dict[str, Any]:
-        """Does the work on all ranks."""
+        """Does the work on all ranks.
+
+        Of what it returns, `rows` and `summary` are told, `output` (a fingerprint of the result, where equal settings
+        can give another one) makes what reads this stage run again, and the rest is kept as `result`.
+        """
 
 
 def stage_fingerprint(stage: Stage, context: Context) -> dict[str, Any]:
@@ -88,7 +92,7 @@ def stage_fingerprint(stage: Stage, context: Context) -> dict[str, Any]:
     for name in stage.reads:
         if name in context.stages:
             record = context.workspace.stage_record(name)
-            parents[name] = record["fingerprint"] if record else None
+            parents[name] = result_print(record) if record else None
     parts = {"settings": settings, "identity": plain(stage.identity(context)), "reads": parents}
     if stage.draws:
         parts["seed"] = context.seed
@@ -185,6 +189,7 @@ def _finish(stage: Stage, folder: Path, current: dict[str, Any], result: dict[st
             "models": current["identity"],
             "rows": result.get("rows"),
             "summary": result.pop("summary", ""),
+            "output": result.pop("output", None),
             "result": result,
             "print": {key: value for key, value in current.items() if key != "fingerprint"},
             "seconds": round(seconds, 3),

@@ -14,6 +14,15 @@ import pyarrow.parquet as pq
 from datamodules.files import atomic, read_json, write_json
 
 
+def result_print(record: dict[str, Any]) -> str:
+    """What identifies the result of a finished stage for those that read it: its fingerprint, and what came of it.
+
+    What came of it counts where the same settings can give another result, as when answers failed that come later.
+    """
+    output = record.get("output")
+    return f"{record['fingerprint']}-{output}" if output else str(record["fingerprint"])
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """Writes a Parquet file atomically; the same table gives the same bytes."""
     with atomic(path) as temporary:
@@ -83,7 +92,7 @@ class Workspace:
         record = self.stage_record(stage)
         reads = (record or {}).get("print", {}).get("reads", {})
         parents = {name: self.current_record(name) for name in reads}
-        same = all(parent and parent["fingerprint"] == reads[name] for name, parent in parents.items())
+        same = all(parent and result_print(parent) == reads[name] for name, parent in parents.items())
         return record if same else None
 
     @functools.cached_property

@@ -12,6 +12,7 @@ from curation.language import Answer, LanguageModel, Request, ask, release
 from curation.stage import Context, Stage
 from curation.stages.concepts import Concepts, identity_of
 from curation.workspace import write_table
+from datamodules.files import fingerprint
 
 KEY = "curation.captions"
 SCHEMA = pa.schema(
@@ -119,7 +120,8 @@ class Captions(Stage):
         useless = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         without = len(bank) - len({caption.concept for caption in captions if caption.valid})
         summary = f"{valid} captions of {len(bank) - without} concepts" + (f"; of no use: {useless}" if useless else "")
-        return {"rows": len(captions), "summary": summary, "valid": valid, "reasons": dict(reasons),
+        output = fingerprint([(caption.concept, caption.caption) for caption in captions if caption.valid])
+        return {"rows": len(captions), "summary": summary, "output": output, "valid": valid, "reasons": dict(reasons),
                 "concepts_without": without}  # fmt: skip
 
     def _write_all(self, context: Context, captions: list[Caption]) -> None:

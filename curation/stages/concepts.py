@@ -147,7 +147,10 @@ class Concepts(Stage):
 
         context.session.on_zero(write)
         counts = {**discovery.counts, "unparsed": len(unparsed)} if discovery else {}
-        return {"rows": len(entries), "summary": _summary(entries, counts, edited is not None), **counts}
+        summary = _summary(entries, counts, edited is not None)
+        if counts.get("failed"):
+            summary += f"; delete {files.folder / 'stage.json'} to ask what failed again"
+        return {"rows": len(entries), "summary": summary, "output": print_of(entries), **counts}
 
     def _discover(self, context: Context, discover: Discover) -> Discovery:
         checker = discover.checker
@@ -230,12 +233,17 @@ def _summary(entries: list[Entry], counts: dict[str, Any], by_hand: bool) -> str
     if not counts:
         return text
     rounds = len(counts["sizes"]) - 1
+    unchecked = sum(not entry.valid and str(entry.reason).startswith("not checked") for entry in domain)
     text += (
         f"; {counts['draws']} draws (ended by {counts['generation_stopped_by']}), {rounds} rounds (ended by "
-        f"{counts['expansion_stopped_by']}), {counts['calls']} questions, {len(domain) - valid} refused by the check"
+        f"{counts['expansion_stopped_by']}), {counts['calls']} questions, "
+        f"{len(domain) - valid - unchecked} refused by the check"
     )
-    useless = [(counts["failed"], "failed"), (counts["without_items"], "without a list")]
-    return text + "".join(f", {number} answers {what}" for number, what in useless if number)
+    useless = [
+        (unchecked, "concepts left out unchecked"), (counts["failed"], "answers failed"),
+        (counts["without_items"], "answers without a list"),
+    ]  # fmt: skip
+    return text + "".join(f", {number} {what}" for number, what in useless if number)
 
 
 def _why_empty(files: BankFiles, discovery: Discovery | None) -> str:

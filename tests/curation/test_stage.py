@@ -197,3 +197,22 @@ def test_run_stage__runs_again_when_what_it_wrote_elsewhere_is_gone(
     (context.workspace.root / "elsewhere").unlink()
     assert run(context, Writes()) == [True]
     assert last_lines(capsys)[-1] == "count      runs again (what it wrote is gone)"
+
+
+def test_run_stage__another_result_of_equal_settings_runs_what_reads_it_again(context: Context) -> None:
+    @dataclass(frozen=True)
+    class Asks(Count):
+        def run(self, context: Context) -> dict[str, Any]:
+            return {"output": (context.workspace.root / "answer").read_text()}
+
+    answer = context.workspace.root / "answer"
+    answer.parent.mkdir()
+    answer.write_text("half of it")
+    assert run(context, Asks(), Double()) == [True, True] and run(context, Asks(), Double()) == [False, False]
+    (context.workspace.stage_folder("count") / "stage.json").unlink()  # asked again
+    assert run(context, Asks(), Double()) == [True, False]
+    answer.write_text("all of it")
+    (context.workspace.stage_folder("count") / "stage.json").unlink()
+    assert context.workspace.current_record("double") is None
+    assert run(context, Asks(), Double()) == [True, True]
+    assert context.workspace.current_record("double") is not None
