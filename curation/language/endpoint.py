@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curation.language.answers import AnswerWriter, Naming
 from curation.language.connection import Connection, describe
@@ -84,8 +84,9 @@ class _Asking:
         while attempt <= self.model.retries:
             await self._pause(attempt)
             attempt += 1
+            sent = self.dialect.body(request)
             try:
-                status, retry_after, body = await self._post(client, request)
+                status, retry_after, body = await self._post(client, sent)
             except _network_errors() as error:
                 reason = describe(error)
                 continue
@@ -99,7 +100,7 @@ class _Asking:
                 continue
             reason = f"HTTP {status}: {self.connection.message(body)}"
             if status in PROMPT:
-                if self.dialect.adapt(body, request):
+                if self.dialect.adapt(body, sent):
                     attempt -= 1
                     continue
                 return self._fail(reason, stop=self.answered == 0)
@@ -129,15 +130,13 @@ class _Asking:
         while (left := self.not_before - time.monotonic()) > 0:
             await asyncio.sleep(left)
 
-    async def _post(self, client: "httpx.AsyncClient", request: Request) -> tuple[int, float, bytes]:
+    async def _post(self, client: "httpx.AsyncClient", sent: dict[str, Any]) -> tuple[int, float, bytes]:
         """(status, seconds that the server asks to wait, body cut at a size that no sound answer reaches)."""
         body = bytearray()
         try:
             async with (
                 asyncio.timeout(self.model.timeout_s),
-                client.stream(
-                    "POST", f"{self.connection.base}/chat/completions", content=json.dumps(self.dialect.body(request))
-                ) as response,
+                client.stream("POST", f"{self.connection.base}/chat/completions", content=json.dumps(sent)) as response,
             ):
                 async for chunk in response.aiter_bytes():
                     body += chunk

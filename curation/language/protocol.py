@@ -39,13 +39,16 @@ class Dialect:
             body |= {"logprobs": True, "top_logprobs": 20}
         return body
 
-    def adapt(self, refusal: bytes, request: Request) -> bool:
-        """Whether the refused request may be sent again, because its form has changed."""
+    def adapt(self, refusal: bytes, sent: dict[str, Any]) -> bool:
+        """Whether the refused request may be sent again, because its form has changed since it was sent.
+
+        sent: its body; others that were in flight at the same time are refused for the same word.
+        """
         said = refusal[:10_000].decode(errors="replace")
-        if self.limit == "max_tokens" and "max_completion_tokens" in said:
+        if "max_tokens" in sent and "max_completion_tokens" in said:
             self.limit = "max_completion_tokens"
             return True
-        if self.logprobs and request.choices and "logprobs" in said:
+        if "logprobs" in sent and "logprobs" in said:
             self.logprobs = False
             return True
         return False
@@ -81,7 +84,7 @@ def _probability(choice: dict[str, Any], choices: tuple[str, str]) -> float | No
         tokens = choice["logprobs"]["content"]
         first = next(token for token in tokens if token["token"].strip())
         shares = [(str(top["token"]), math.exp(min(0.0, top["logprob"]))) for top in [*first["top_logprobs"]]]
-    except (KeyError, TypeError, StopIteration):
+    except (AttributeError, KeyError, TypeError, StopIteration):
         return None
     yes, no = (sum(share for token, share in shares if begins(word, token)) for word in choices)
     return yes / (yes + no) if yes + no > 0 else None

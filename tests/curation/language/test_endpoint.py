@@ -97,15 +97,17 @@ def test_endpoint__one_prompt_that_breaks_the_server_is_a_failed_answer(tmp_path
     assert Counter(server.prompts) == {"a": 1, "b": 4}
 
 
-def test_endpoint__an_unknown_parameter_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_endpoint__an_unknown_parameter_is_left_out(tmp_path: Path, concurrency: int) -> None:
     def script(messages: list[dict], body: dict) -> Reply:
         if "max_tokens" in body:
             return Reply("Unsupported parameter: use 'max_completion_tokens' instead.", status=400)
         return Reply("fine")
 
-    with LanguageServer(script) as server:
-        assert ask_all(server, tmp_path, ["a", "b"], concurrency=1) == [Answer("fine", "stop")] * 2
-    assert len(server.requests) == 3
+    prompts = [f"prompt {number}" for number in range(16)]
+    with LanguageServer(script, latency_s=0.05) as server:
+        assert ask_all(server, tmp_path, prompts, concurrency=concurrency) == [Answer("fine", "stop")] * 16
+    assert len(server.requests) == 16 + concurrency  # those in flight at first are sent twice
 
 
 @pytest.mark.parametrize("secret", [None, "sk-wrong-7Qx"])

@@ -34,11 +34,12 @@ def test_dialect__says_all_that_decides() -> None:
 
 def test_dialect__changes_once_for_each_word_of_the_server() -> None:
     dialect = Dialect(LanguageModel("m", endpoint="http://x"))
-    assert not dialect.adapt(b"prompt too long", ASKED)
-    assert dialect.adapt(b"use 'max_completion_tokens' instead", ASKED)
-    assert dialect.adapt(b"logprobs is not supported", ASKED)
-    assert not dialect.adapt(b"logprobs is not supported, max_completion_tokens", ASKED)
+    first = dialect.body(ASKED)
+    assert not dialect.adapt(b"prompt too long", first)
+    assert dialect.adapt(b"use 'max_completion_tokens' instead", first)
+    assert dialect.adapt(b"logprobs is not supported", dialect.body(ASKED))
     sent = dialect.body(ASKED)
+    assert not dialect.adapt(b"logprobs is not supported, max_completion_tokens", sent)
     assert sent["max_completion_tokens"] == 1024 and "max_tokens" not in sent and "logprobs" not in sent
 
 
@@ -82,7 +83,7 @@ def test_read_answer__probability_of_the_first_choice() -> None:
     assert isinstance(answer, Answer) and answer.probability == pytest.approx(0.8)
 
 
-@pytest.mark.parametrize("tokens", [None, [], [token("Maybe", Maybe=0.9)], [{"token": "Yes"}], [{}]])
+@pytest.mark.parametrize("tokens", [None, [], [token("Maybe", Maybe=0.9)], [{"token": "Yes"}], [{"token": None}], [{}]])
 def test_read_answer__no_probability_without_log_probabilities(tokens: list | None) -> None:
     assert read_answer(body("Yes", tokens=tokens), ASKED) == Answer("Yes", "stop", None)
 
