@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,11 @@ class Round:
             total.update({name: int(found.get(name, 0)) for name in names})
             total.update({f"reason:{text}": int(n) for text, n in found.get("status_dict", {}).items()})
         return total
+
+    def remove(self) -> None:
+        """Deletes what was fetched and the list of addresses, which are new again."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.urls.unlink(missing_ok=True)
 
 
 def read_rounds(folder: Path) -> list[Round]:

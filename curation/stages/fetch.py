@@ -17,6 +17,10 @@ from datamodules.files import atomic
 
 RESIZE_MODES = ("no", "border", "keep_ratio", "keep_ratio_largest", "center_crop")
 OPT_OUTS = "noai", "noimageai", "noindex", "noimageindex"
+# What img2dataset says where no server answered.
+UNREACHED = re.compile(
+    r"\[Errno|timed out|Connection (refused|reset|aborted)|Name or service|Temporary failure in name"
+)
 FORBIDDEN = "reason:Use of image disallowed by X-Robots-Tag directive"
 
 
@@ -118,6 +122,7 @@ class Fetch(Stage):
             if missing := round_.missing():
                 context.say(f"{self.name:<10} {len(missing)} shards of {round_.count} addresses into {round_.folder}")
                 self._fetch(round_, context.session.is_zero)
+                _refuse_outage(round_)
         total = sum((round_.statistics() for round_ in rounds), Counter[str]())
         return self._tell(total, addresses.num_rows, dropped, folder)
 
@@ -165,3 +170,16 @@ class Fetch(Stage):
         notes += [f"{total[FORBIDDEN]} opted out"] * bool(total[FORBIDDEN])
         notes += [f"{dropped} rows have no address of the web"] * bool(dropped)
         return {"rows": total["count"], "summary": "; ".join(notes), "wanted": wanted, "reasons": common}
+
+
+def _refuse_outage(round_: Round) -> None:
+    """Takes back a round that reached no server at all: a network that is down says nothing of its addresses."""
+    total = round_.statistics()
+    reasons = [name.removeprefix("reason:") for name in total if name.startswith("reason:")]
+    if total["successes"] or not reasons or not all(UNREACHED.search(reason) for reason in reasons):
+        return
+    round_.remove()
+    raise RuntimeError(
+        f"{KEY}: none of {total['count']} addresses could be reached ({reasons[0]}), so the network or a proxy is at "
+        "fault; mend it and run again: they are fetched anew"
+    )

@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.fetching import downloader
+from curation.fetching.rounds import read_rounds
 from curation.session import Session
 from curation.stage import Context, run_stage
 from curation.stages.fetch import Fetch
 from curation.workspace import Workspace
 from datamodules.indexing import index_pool
+from tests.conftest import free_port
 from tests.curation.fetching import tiny_img2dataset
 from tests.curation.fetching.image_server import ImageServer
 
@@ -199,3 +201,17 @@ def test_check__images_fetched_before_are_of_one_size(
     stage, context = fetch(server.url("1.jpg"), image_size=256)
     with pytest.raises(ValueError, match="curation.fetch.image_size is 256, but the images"):
         stage.check(context)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_fetch__an_outage_says_nothing_of_the_addresses(
+    server: ImageServer, fetch: Callable[..., tuple[Fetch, Context]], command: str
+) -> None:
+    run(*fetch(server.url("1.jpg"), command=command))
+    down = f"http://127.0.0.1:{free_port()}/2.jpg"
+    stage, context = fetch(server.url("1.jpg"), down, command=command)
+    with pytest.raises(RuntimeError, match="none of 1 addresses could be reached"):
+        run(stage, context)
+    assert [round_.count for round_ in read_rounds(context.workspace.stage_folder("fetch"))] == [1]
+    rows = run(*fetch(server.url("1.jpg"), server.url("gone/2.jpg"), command=command))
+    assert rows[server.url("gone/2.jpg")]["status"] == "failed_to_download"  # a server that answers is no outage
