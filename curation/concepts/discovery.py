@@ -157,7 +157,15 @@ class Discovery:
         seed = draw_seed(settings.seed, "check")
         prompts = [self._fill(self.prompts.check, concept=entry.concept) for entry in entries]
         requests = [Request(prompt, seed, choices=choices) for prompt in prompts]
-        for entry, request, answer in zip(entries, requests, self._ask("checker", requests), strict=True):
+        answers = self._ask("checker", requests)
+        answered = [answer for answer in answers if answer.finish != "failed"]
+        earlier = any(entry.probability is not None for entry in self.entries.values())
+        if choices and answered and not earlier and all(answer.probability is None for answer in answered):
+            raise ValueError(
+                f"{KEY}.check_by is 'probability', but {settings.key('checker')} {settings.checker.model!r} gives no "
+                "log-probabilities; use check_by: answer"
+            )
+        for entry, request, answer in zip(entries, requests, answers, strict=True):
             verdict = self._verdict(answer)
             entry.probability = answer.probability if choices else None
             entry.valid, entry.reason = verdict is True, None
@@ -169,13 +177,10 @@ class Discovery:
                 entry.reason = "the checker says no"
 
     def _verdict(self, answer: Answer) -> bool | None:
-        if self.settings.check_by == "answer" or answer.finish == "failed":
-            return parse_yes_no(answer.text) if answer.finish != "failed" else None
-        if answer.probability is None:
-            raise ValueError(
-                f"{KEY}.check_by is 'probability', but {self.settings.key('checker')} "
-                f"{self.settings.models()['checker'].model!r} gives no log-probabilities; use check_by: answer"
-            )
+        if answer.finish == "failed":
+            return None
+        if answer.probability is None:  # none was asked for, or neither word was among the likeliest
+            return parse_yes_no(answer.text)
         return answer.probability >= self.settings.check_threshold
 
     def _ask_alike(self, role: str, template: str, entries: list[Entry], origin: str, number: int | None) -> None:

@@ -184,6 +184,10 @@ def test_verify__by_probability_with_one_seed() -> None:
     discovery = Discovery(settings, Prompts(), "food", "dishes", ask)
     discovery.run([])
     assert [(entry.valid, entry.probability) for entry in discovery.entries.values()] == [(False, 0.59), (True, 0.6)]
+    probabilities[:] = [0.59, None]  # an answer that begins with neither word: its text decides
+    discovery = Discovery(settings, Prompts(), "food", "dishes", ask)
+    discovery.run([])
+    assert [(entry.valid, entry.probability) for entry in discovery.entries.values()] == [(False, 0.59), (True, None)]
     probabilities[:] = [None, None]
     with pytest.raises(ValueError, match="discover.checker 'other' gives no log-probabilities; use check_by: answer"):
         Discovery(settings, Prompts(), "food", "dishes", ask).run([])
