@@ -46,7 +46,7 @@ class Connection:
             value = text
         while isinstance(value, dict):
             value = next((value[name] for name in ("error", "message", "detail") if value.get(name)), str(value))
-        line = " ".join(str(value).split())
+        line = " ".join(str(value).encode("utf-8", errors="replace").decode().split())
         secret = self._secret()
         line = line.replace(secret, "<key>") if secret else line
         return line if len(line) <= 300 else line[:300] + "..."

@@ -64,8 +64,8 @@ def parse_items(text: str, finish: str = "stop") -> Parsed:
     if found is None:
         found, rejected = _from_lines(answer)
         cut = finish == "length" and not text.endswith("\n")
-    else:
-        rejected = []
+    else:  # JSON's escapes may hold half of a surrogate pair, which no file can
+        found, rejected = [item.encode("utf-8", errors="ignore").decode() for item in found], []
     if cut and found:
         rejected.append(found.pop())
     items: dict[str, str] = {}

@@ -141,8 +141,9 @@ class Concepts(Stage):
 
         def write() -> None:
             if unparsed:
+                lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in unparsed)
                 with atomic(files.folder / "unparsed.jsonl") as temporary:
-                    temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in unparsed))
+                    temporary.write_text(lines, encoding="utf-8")
             files.write(entries, gaps, by_hand=edited is not None)
 
         context.session.on_zero(write)

@@ -150,11 +150,11 @@ def test_concepts__rude_answers_are_counted_and_kept(tmp_path: Path) -> None:
         if "Yes or No" in prompt:
             return "Hm. " + "Who knows? " * 1000 if "ramen" in prompt else "yes"
         if "wider" in prompt:
-            return Reply("no", status=400)
+            return Reply("no \ud83d", status=400)
         if "ramen" in prompt:
             return Reply("1. udon\n2. somen\n3. sob", finish="length")
         if "similar" in prompt:
-            return "I'm sorry, but as an AI language model I cannot help with that."
+            return '["https://food.example/\\ud83d"]'
         return "1. ramen\n2. 寿司\n3. " + "very " * 2000 + "long\n4. https://food.example"
 
     with LanguageServer(script) as server:
