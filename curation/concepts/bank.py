@@ -164,6 +164,8 @@ def read_table(path: Path) -> list[Entry]:
 
 
 def _read_row(row: dict[str, Any]) -> Entry:
+    if any(isinstance(rest, str) and rest.strip() for rest in row.get(None) or ()):  # type: ignore[call-overload]
+        raise ValueError("more cells than the first line; put quotes around a name with a comma")
     values: dict[str, Any] = {name: (row.get(name) or "").strip() or None for name in SCHEMA.names}
     concept = " ".join((values["concept"] or "").split())
     if not concept:

@@ -10,7 +10,7 @@ from curation.concepts.captioning import caption_key, clean_caption, clip_tokens
 from curation.concepts.prompts import CAPTION, check_template, draw_seed, fill
 from curation.language import Answer, LanguageModel, Request, ask, release
 from curation.stage import Context, Stage
-from curation.stages.concepts import Concepts, identity_of
+from curation.stages.concepts import Concepts
 from curation.workspace import write_table
 from datamodules.files import fingerprint
 
@@ -67,7 +67,7 @@ class Captions(Stage):
 
     def identity(self, context: Context) -> dict[str, Any]:
         """The model, and what the prompt says of the domain."""
-        return {"model": identity_of(self.model), "domain": [context.domain, context.description]}
+        return {"model": self.model.identity(), "domain": [context.domain, context.description]}
 
     def check(self, context: Context) -> None:
         """The settings, the prompt, and whether the model can be asked."""

@@ -12,7 +12,7 @@ from curation.concepts.discovery import Discovery
 from curation.concepts.files import read_concepts
 from curation.concepts.prompts import Prompts
 from curation.concepts.settings import KEY, Discover
-from curation.language import Answer, LanguageModel, Request, ask, release
+from curation.language import Answer, Request, ask, release
 from curation.packaged import resolve
 from curation.stage import Context, Stage, plain
 from datamodules.files import atomic, fingerprint, read_json, write_json
@@ -56,7 +56,7 @@ class Concepts(Stage):
         words = {"concepts": self.given(), "general": self.given_general(context)}
         if self.discover is None:
             return words
-        models = {role: identity_of(model) for role, model in self.discover.models().items()}
+        models = {role: model.identity() for role, model in self.discover.models().items()}
         return {**words, "domain": [context.domain, context.description], **models}
 
     def check(self, context: Context) -> None:
@@ -64,6 +64,7 @@ class Concepts(Stage):
         self.prompts.check_placeholders()
         if self.files(context).edited(self.gaps(context)) is None:
             self.given()
+            self.given_general(context)
             if self.discover is not None:
                 self.check_models(context)
 
@@ -95,7 +96,7 @@ class Concepts(Stage):
         return BankFiles(context.workspace.stage_folder(self.name))
 
     def given(self) -> list[str]:
-        """The concepts of the yaml. Raises ValueError for blank or repeated entries, naming file and lines."""
+        """The concepts of the yaml. Raises ValueError for blank entries, of a file also for repeated ones."""
         words = list(self.words)
         if self.file is not None:
             words += read_concepts(Path(resolve(self.file)))
@@ -104,12 +105,12 @@ class Concepts(Stage):
                 "curation.concepts has no concept; give `file:` (one concept a line), `words:`, or `discover:` with "
                 "the language models that find them"
             )
-        return _without_repeats(words)
+        return _without_repeats(words, "words")
 
     def given_general(self, context: Context) -> list[str]:
         """Open in the paper: B' is the domain's name and description unless given."""
         words = self.general or [word for word in (context.domain, context.description) if word]
-        return _without_repeats(words)
+        return _without_repeats(words, "general")
 
     def bank(self, context: Context) -> list[str]:
         """The domain's concepts. Raises FileNotFoundError before the stage ran."""
@@ -157,7 +158,7 @@ class Concepts(Stage):
         checker = discover.checker
         if checker is None:
             context.say(f"{self.name:<10} note: {KEY}.checker is null: what the models name is not checked")
-        elif identity_of(checker)["name"] == identity_of(discover.generator)["name"]:
+        elif checker.model == discover.generator.model:
             context.say(
                 f"{self.name:<10} warning: {KEY}.checker is the generator, {checker.model}: it seldom sees its own "
                 "mistakes; name another model"
@@ -213,16 +214,13 @@ class Concepts(Stage):
         return fingerprint([plain(self.settings()), plain(self._origin(context)), second])
 
 
-def _without_repeats(words: list[str]) -> list[str]:
+def _without_repeats(words: list[str], name: str) -> list[str]:
     first: dict[str, str] = {}
-    for word in words:
+    for word in (" ".join(word.split()) for word in words):
+        if not word:
+            raise ValueError(f"curation.concepts.{name} holds an empty entry; take it out")
         first.setdefault(word.casefold(), word)
     return list(first.values())
-
-
-def identity_of(model: LanguageModel) -> dict[str, Any]:
-    """What decides a model's answers; an endpoint's address does not."""
-    return {**model.identity(), "endpoint": model.endpoint is not None}
 
 
 def _summary(entries: list[Entry], counts: dict[str, Any], by_hand: bool) -> str:

@@ -75,6 +75,7 @@ def test_read_table__other_separators(tmp_path: Path, mark: str) -> None:
     [
         ("concept,valid\na,maybe\n", r"line 2: valid is 'maybe', not true or false; correct it, or delete the file"),
         ("concept,valid\na,true\n,true\nA,false\n", r"line 3: no concept; line 4: 'A' stands in line 2 already"),
+        ("concept\nfish, fried\nsoup,\n", r"line 2: more cells than the first line; put quotes .* comma; correct it"),
         ("name\na\n", "has no column `concept` in its first line"),
         ("", "has no column `concept`"),
     ],

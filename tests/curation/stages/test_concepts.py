@@ -58,6 +58,17 @@ def test_concepts__given_ones_need_no_model(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_concepts__blanks_around_a_word_are_none_of_it(tmp_path: Path) -> None:
+    stage = Concepts(words=["fried  egg", " Fried egg", "bun "], general=["a  b"])
+    context = run(tmp_path, stage)
+    run(tmp_path, stage)  # reads the table that it wrote
+    assert stage.bank(context) == ["fried egg", "bun"] and stage.general_bank(context) == ["a b"]
+    with pytest.raises(ValueError, match=r"curation\.concepts\.words holds an empty entry"):
+        Concepts(words=["bun", " "]).given()
+    with pytest.raises(ValueError, match=r"curation\.concepts\.general holds an empty entry"):
+        Concepts(words=["bun"], general=[""]).check(context)
+
+
 def test_concepts__a_model_of_400_terms_gives_them_all_and_no_outsider(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
