@@ -10,13 +10,10 @@ from curation.language.models import Answer, LanguageModel, Request
 if TYPE_CHECKING:
     from curation.session import Session
 
-NOT_ASKED = Answer("", "failed", error="not asked: the limit of calls was reached")
-
 
 def ask(
-    model: LanguageModel, requests: list[Request], *, folder: Path, session: "Session", key: str, title: str,
-    max_calls: int | None = None,
-) -> list[Answer]:  # fmt: skip
+    model: LanguageModel, requests: list[Request], *, folder: Path, session: "Session", key: str, title: str
+) -> list[Answer]:
     """The answers to `requests`, in order, the same on every rank. Called by all ranks.
 
     Equal requests are asked once; stored answers are not asked again, failed ones are.
@@ -28,7 +25,6 @@ def ask(
         session: The ranks: a local model answers on all, an endpoint is asked from rank 0.
         key: The model's place in the yaml, named in errors, such as curation.concepts.discover.generator.
         title: Of the progress bar.
-        max_calls: At most so many requests are asked; the others come back as failed and are not stored.
     """
 
     def look() -> tuple[list[str], list[int], list[bool]]:
@@ -37,7 +33,7 @@ def ask(
         store.refresh()
         names = [naming.id(request) for request in requests]
         first = {name: place for place, name in reversed(list(enumerate(names)))}
-        missing = sorted(place for name, place in first.items() if not store.has(name))[:max_calls]
+        missing = sorted(place for name, place in first.items() if not store.has(name))
         store.add_histories(naming, (requests[place] for place in missing))
         return names, missing, [names[place] in store.failed for place in missing]
 
@@ -45,7 +41,7 @@ def ask(
         store = open_store(folder)
         store.refresh()
         records = store.read(names)
-        return [to_answer(records[name]) if name in records else NOT_ASKED for name in names]
+        return [to_answer(records[name]) for name in names]
 
     naming = Naming(model, session.on_zero(model.identity))
     names, missing, failed = session.on_zero(look)

@@ -19,11 +19,11 @@ def shout(messages: list[dict]) -> str:
 
 def answers_of(
     server: LanguageServer, folder: Path, requests: list[Request], session: Session | None = None,
-    max_calls: int | None = None, **settings: object,
+    **settings: object,
 ) -> list[Answer]:  # fmt: skip
     model = LanguageModel("tiny", endpoint=server.url, **{"concurrency": 4, **settings})  # type: ignore[arg-type]
     session = session or Session(accelerator="cpu", devices=1)
-    return ask(model, requests, folder=folder, session=session, key=KEY, title="test", max_calls=max_calls)
+    return ask(model, requests, folder=folder, session=session, key=KEY, title="test")
 
 
 def test_ask__equal_requests_once_and_in_order(tmp_path: Path) -> None:
@@ -48,16 +48,6 @@ def test_ask__nothing_asks_nobody(tmp_path: Path) -> None:
     with LanguageServer(shout) as server:
         assert answers_of(server, tmp_path, []) == []
     assert server.prompts == []
-
-
-def test_ask__no_more_than_max_calls(tmp_path: Path) -> None:
-    requests = [Request(word) for word in "abcd"]
-    with LanguageServer(shout) as server:
-        first = answers_of(server, tmp_path, requests, max_calls=3)
-        assert [answer.finish for answer in first] == ["stop", "stop", "stop", "failed"]
-        assert "limit of calls" in str(first[3].error)
-        assert [answer.text for answer in answers_of(server, tmp_path, requests, max_calls=1)] == ["A", "B", "C", "D"]
-    assert sorted(server.prompts) == ["a", "b", "c", "d"]
 
 
 def test_ask__the_conversation_is_sent_in_order(tmp_path: Path) -> None:
