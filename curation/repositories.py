@@ -101,7 +101,7 @@ def look_up(
         remedy = f"{key}.revision names no branch, tag or commit of it"
     except Exception as error:  # of a connection: requests', httpx's or httpx2's, as the version of the hub's client is
         option = f" --revision {revision}" if revision else ""
-        said = str(error).splitlines()[0]
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         offline = "offline mode" in said  # HF_HUB_OFFLINE, or `doctor`
         why = "nothing is downloaded in offline mode" if offline else f"its host cannot be reached ({said})"
         remedy = (

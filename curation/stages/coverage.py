@@ -51,6 +51,9 @@ class Coverage(Stage):
         for template in self.templates:
             if template.count("{}") != 1:
                 raise ValueError(f"curation.coverage.templates: {template!r} must hold exactly one {{}}")
+        for name in self.labels:
+            if not self._is_made(context, name):
+                self._read(context, name)
 
     def _read(self, context: Context, name: str) -> list[str]:
         return read_labels(within(self.labels[name], context.workspace.root), f"{KEY}.{name}")

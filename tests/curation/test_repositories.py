@@ -68,6 +68,16 @@ def test_checksums__another_training_of_large_files_is_noticed(tmp_path: Path, m
     assert found[0] == found[2] != found[1] and found[0].startswith("sampled:")
 
 
+def test_look_up__a_time_out_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        def model_info(self, *args: object, **options: object) -> None:
+            raise TimeoutError
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Silent)
+    with pytest.raises(FileNotFoundError, match=r"which is gone; and its host cannot be reached \(TimeoutError\); run"):
+        look_up("nobody/nothing", None, "a.b", "is gone")
+
+
 def test_look_up__without_a_network_names_key_and_remedy() -> None:
     assert cached_folder("nobody/nothing", None) is None
     told = r"^a\.b\.model is 'nobody/nothing' at revision 'v2', which is gone; .* local folder in a\.b\.model$"

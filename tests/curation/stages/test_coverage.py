@@ -52,6 +52,6 @@ def test_check__labels_that_are_not_there(context: Context) -> None:
     with pytest.raises(ValueError, match=r"curation\.coverage\.labels is empty.*null"):
         Coverage().check(context)
     with pytest.raises(FileNotFoundError, match=r"curation\.coverage\.labels\.food: nowhere does not exist"):
-        Coverage({"food": "nowhere"}).identity(context)
+        Coverage({"food": "nowhere"}).check(context)
     with pytest.raises(ValueError, match=r"curation\.coverage\.templates: 'a photo' must hold exactly one"):
         Coverage({"food": "nowhere"}, ["a photo"]).check(context)
