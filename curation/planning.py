@@ -129,7 +129,8 @@ class _Plan:
         count = min(rates.concepts, settings.discover.max_concepts)
         again = 1.0 if settings.discover.only_new else rates.expansions_per_concept
         calls = rates.draws + int(count * (again + rates.checks_per_concept))
-        used = ("concepts", "draws", "expansions_per_concept", "checks_per_concept")
+        known = ("concepts",) if rates.concepts < settings.discover.max_concepts else ()  # else the limit decides
+        used = (*known, "draws", "expansions_per_concept", "checks_per_concept")
         line = self._asked("concepts", settings.discover.generator, count, "concepts", min(
             calls, settings.discover.max_calls))  # fmt: skip
         return count, dataclasses.replace(line, used=(*used, *line.used))

@@ -5,6 +5,7 @@ import importlib.metadata
 import shutil
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -141,10 +142,11 @@ def _why(record: dict[str, Any] | None, current: dict[str, Any], folder: Path) -
     if record["fingerprint"] == current["fingerprint"]:
         return "runs again (what it wrote is gone)"
     old = record["print"]
+    before, now = dict(_leaves(old["settings"])), dict(_leaves(current["settings"]))
     changed = [
-        f"{key} {old['settings'].get(key)!r} -> {value!r}"
-        for key, value in current["settings"].items()
-        if old["settings"].get(key) != value
+        f"{key} {_short(before.get(key))} -> {_short(now.get(key))}"
+        for key in dict.fromkeys([*now, *before])
+        if before.get(key) != now.get(key)
     ]
     changed += [f"{name} changed" for name, value in current["reads"].items() if old["reads"].get(name) != value]
     if old["identity"] != current["identity"]:
@@ -152,6 +154,20 @@ def _why(record: dict[str, Any] | None, current: dict[str, Any], folder: Path) -
     if old.get("seed") != current.get("seed"):
         changed.append("seed changed")
     return f"runs again ({'; '.join(changed) or 'settings changed'})"
+
+
+def _leaves(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings by their keys with dots, as the yaml's keys are told."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _begin(folder: Path, current: dict[str, Any], keeps: tuple[str, ...] = ()) -> None:

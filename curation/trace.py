@@ -52,9 +52,7 @@ def tell_story(workspace: Path | Workspace, facts: Facts) -> list[tuple[str, str
     if facts.get("ood") is not None:
         steps.append(("scores", _scores(facts)))
     if facts.get("removal_rank") is not None:
-        steps.append(
-            ("order", f"front {facts['front'] + 1}, place {facts['removal_rank'] + 1} in the order of removal")
-        )
+        steps.append(("order", f"front {facts['front']}, removal rank {facts['removal_rank']} (0 goes first)"))
     if "keep" in facts:
         steps.append(("fate", "kept" if facts["keep"] else f"dropped: {facts['drop_reason']}"))
     return steps

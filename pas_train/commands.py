@@ -114,7 +114,6 @@ def doctor(command: str, args: Sequence[str]) -> None:
 def plan(command: str, args: Sequence[str]) -> None:
     """The command `plan`: images, model calls, hours and disk of every step, before anything runs."""
     from curation.planning import Line, Rates, plan_curation, total
-    from pas_train.errors import reported
     from pas_train.planning import images_seen, print_plan
 
     config, curation, extra = _parse_curation(
@@ -137,9 +136,11 @@ def plan(command: str, args: Sequence[str]) -> None:
         hours = seen / rates.trained_per_s / 3600
         lines.append(Line("training", seen, f"images seen by {backbone}", 0, hours, used=("trained_per_s",)))
     print_plan(lines, total(lines), dataclasses.asdict(rates), set(measured))
-    if curation.search is not None:
-        with reported():
+    try:
+        if curation.search is not None:
             curation.search.check_source()
+    except ValueError as error:
+        print("\n" + textwrap.fill(f"missing: {error}", 118, break_long_words=False, break_on_hyphens=False))
 
 
 def _tracking(settings: Any) -> str:

@@ -89,6 +89,9 @@ class BankFiles:
         written = read_json(memory) or {}
         prints = written.get("prints", [])
         record = {"prints": prints if by_hand else [*prints, print_of(entries)][-2:], "gaps": print_of(gaps)}
+        # So that a second round does not find again what a person takes out.
+        names = [entry.concept for entry in entries if not entry.general]
+        record["names"] = written.get("names", []) if by_hand else names
         # Ours is announced before it is written and a person's after it: a kill never makes ours look like theirs.
         if not by_hand:
             write_json(memory, record)
@@ -102,6 +105,12 @@ class BankFiles:
     def entries(self) -> list[Entry]:
         """The whole table. Raises FileNotFoundError before the stage ran."""
         return [Entry(**row) for row in self._read().to_pylist()]
+
+    def taken_out(self) -> list[Entry]:
+        """Concepts that we wrote and a person took out of the table, as refused ones."""
+        there = {merge_key(entry.concept) for entry in self.entries()}
+        names = (read_json(self.folder / "written.json") or {}).get("names", [])
+        return [Entry(name, valid=False, reason="taken out") for name in names if merge_key(name) not in there]
 
     def valid(self, general: bool) -> list[str]:
         """The concepts of the bank, or of the general bank, in order. Raises FileNotFoundError before the stage ran."""

@@ -60,7 +60,8 @@ class Gaps(Stage):
         if record is not None:  # a kill came after it was written: what was asked since then is the second round's
             return _result([Entry(**entry) for entry in record["entries"]], len(record["gaps"]))
         poor = session.on_zero(lambda: self._find(context))
-        known = session.on_zero(lambda: concepts.files(context).entries())
+        files = concepts.files(context)
+        known = session.on_zero(lambda: [*files.entries(), *files.taken_out()])
         found: list[Entry] = []
         facts: dict[str, Any] = {"gaps": [{"concept": name, "images": count} for name, count in poor]}
         if poor:
@@ -101,7 +102,10 @@ def _ask(discovery: Discovery, known: list[Entry], concepts: list[str]) -> list[
 
 def _result(found: list[Entry], asked: int) -> dict[str, Any]:
     valid = sum(entry.valid for entry in found)
-    summary = f"{asked} concepts have few images; {valid} new ones found, {len(found) - valid} refused (in {GAPS})"
+    summary = (
+        f"{asked} concepts have few images; {valid} new ones found, {len(found) - valid} refused "
+        f"(in concepts/{GAPS}; asked once)"
+    )
     return {"rows": len(found), "summary": summary, "asked": asked, "valid": valid}
 
 

@@ -111,13 +111,13 @@ class Synthesis(Stage):
                 f"{KEY}.scheduler is {self.scheduler!r}, which diffusers {diffusers.__version__} does not have; use "
                 "DDIMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler, ..., or null for the model's own"
             )
-        weights.check_weights(self.model, self.revision, KEY)
-        self._pictures()
         if "captions" not in context.stages and not _own_captions(context):
             raise ValueError(
-                f"{KEY} draws captions, but curation.captions is null; set it, or put a table of your own (columns "
-                f"concept and caption) at {_captions_file(context)}"
+                f"{KEY} draws captions, but curation.captions is null; give curation.captions.model.model, or put a "
+                f"table of your own (columns concept and caption) at {_captions_file(context)}"
             )
+        weights.check_weights(self.model, self.revision, KEY)
+        self._pictures()
 
     def _check_numbers(self) -> None:
         sides = {name: (getattr(self, name), "a multiple of 8 from 8 up, or null") for name in ("height", "width")}

@@ -28,7 +28,7 @@ def test_tell_story__of_an_image_of_the_pool(space: Workspace) -> None:
     told = story(space, trace_key(space, "d.jpg"))
     assert told["stored"] == f"{space.root}/pool/d.jpg, 10 bytes at 0"
     assert told["leakage"] == "cosine 0.100 to the test image tests/t.jpg: no leak"
-    assert told["order"] == "front 3, place 3 in the order of removal" and told["fate"] == "kept"
+    assert told["order"] == "front 2, removal rank 2 (0 goes first)" and told["fate"] == "kept"
     assert story(space, trace_key(space, "a.jpg"))["readable"] == "no: truncated"
     assert story(space, trace_key(space, "c.jpg"))["fate"] == "dropped: duplicate"
 

@@ -116,3 +116,11 @@ def test_write__a_kill_between_the_files_makes_no_edit(files: BankFiles) -> None
 def test_valid__before_the_stage_ran(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="run the 'concepts' stage first"):
         BankFiles(tmp_path).valid(general=False)
+
+
+def test_taken_out__what_a_person_removed_stays_known(tmp_path: Path) -> None:
+    files = BankFiles(tmp_path)
+    files.write([Entry("soup"), Entry("grilled onions"), Entry("meal", general=True)], [], by_hand=False)
+    assert files.taken_out() == []
+    files.write([Entry("soup"), Entry("ramen")], [], by_hand=True)
+    assert [(entry.concept, entry.valid) for entry in files.taken_out()] == [("grilled onions", False)]

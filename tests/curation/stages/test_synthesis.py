@@ -206,7 +206,9 @@ def test_check__names_the_key_and_the_remedy(model: Path, tmp_path: Path, change
 
 def test_check__captions_there_must_be(model: Path, tmp_path: Path) -> None:
     context = Context(Workspace(tmp_path), Session(accelerator="cpu"), "fish", "", None)
-    with pytest.raises(ValueError, match=r"curation\.captions is null; set it, or put a table of your own"):
+    with pytest.raises(
+        ValueError, match=r"curation\.captions is null; give curation\.captions\.model\.model, or put a table"
+    ):
         stage(model).check(context)
     write_table(
         tmp_path / "captions" / "captions.parquet", pa.table({"concept": ["a"], "caption": ["b"], "valid": [False]})
