@@ -39,11 +39,7 @@ def answer_locally(
     requests: without a stored answer. failed: asked before, in vain; in batches of their own, so that those of the
     others stay as they were. done: how many of the same task were stored before.
     """
-    if model.device_map is not None and session.world_size > 1:
-        raise ValueError(
-            f"{key}.device_map is {model.device_map!r}, which spreads one model over all GPUs, but this run has "
-            f"{session.world_size} processes; run with one, or serve the model and name the server in {key}.endpoint"
-        )
+    model.check_ranks(key, session.world_size)
     loaded = _load(model, naming, session, key)
     batches = [batch for part in (requests, failed) for batch in cut_batches(part, model.batch_size, naming)]
     mine = batches[session.rank :: session.world_size]

@@ -64,13 +64,23 @@ class LanguageModel:
         files = {} if served else weights.identify(self.model, self.revision)
         return {"name": self.model, "endpoint": served, **files, "parameters": self.parameters()}
 
-    def check(self, key: str) -> None:
+    def check(self, key: str, ranks: int = 1) -> None:
         """Raises what would end the run later. key: this model's place in the yaml, named in the error."""
         self._check_settings(key)
+        self.check_ranks(key, ranks)
         if self.endpoint is not None:
             Connection(self, key).check()
         else:
             weights.check_weights(self.model, self.revision, key)
+
+    def check_ranks(self, key: str, ranks: int) -> None:
+        """Raises ValueError where so many processes would each spread a local model over all GPUs."""
+        if self.endpoint is None and self.device_map is not None and ranks > 1:
+            raise ValueError(
+                f"{key}.device_map is {self.device_map!r}, which spreads one model over all GPUs, but this run has "
+                f"{ranks} processes; first run `curate --stop_after captions --trainer.devices 1` with this config, or "
+                f"serve the model and name the server in {key}.endpoint"
+            )
 
     def _check_settings(self, key: str) -> None:
         allowed = {

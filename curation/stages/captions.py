@@ -91,7 +91,7 @@ class Captions(Stage):
                 f"curation.description is empty, but {KEY}.prompt names it; write the kind of the domain's concepts, "
                 "such as 'bird species'"
             )
-        self.model.check(f"{KEY}.model")
+        self.model.check(f"{KEY}.model", context.session.world_size)
 
     def run(self, context: Context) -> dict[str, Any]:
         """Writes captions.parquet, by concept and number; those of no use too, with the reason."""

@@ -80,7 +80,7 @@ class Concepts(Stage):
         missing: dict[str, ValueError | OSError] = {}  # all that is missing is told at once
         for key, model in {self.discover.key(role): model for role, model in self.discover.models().items()}.items():
             try:
-                model.check(key)
+                model.check(key, context.session.world_size)
             except (ValueError, OSError) as error:
                 missing[str(error)] = error
         if missing:

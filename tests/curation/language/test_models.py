@@ -31,6 +31,16 @@ def test_check__a_key_in_the_endpoint_is_refused_unseen() -> None:
     assert "hunter2" not in str(caught.value)
 
 
+def test_check__a_model_over_all_gpus_is_refused_to_many_processes() -> None:
+    told = (
+        rf"{KEY}\.device_map is 'auto', .* 2 processes; first run `curate --stop_after captions --trainer\.devices 1`"
+    )
+    with pytest.raises(ValueError, match=told):
+        LanguageModel("tiny", device_map="auto").check(KEY, ranks=2)
+    with LanguageServer() as server:
+        LanguageModel("tiny", endpoint=server.url, device_map="auto").check(KEY, ranks=2)
+
+
 def test_check__an_endpoint_that_serves_it() -> None:
     with LanguageServer() as server:
         LanguageModel("tiny", endpoint=server.url + "/").check(KEY)
