@@ -115,7 +115,8 @@ def begin_round(folder: Path, addresses: pa.Table, settings: dict[str, Any]) -> 
         addresses = addresses.filter(pc.invert(pc.is_in(addresses["url"], value_set=known)))
     if not addresses.num_rows:
         return None
-    path = folder / f"urls-{len(rounds):03d}.parquet"
+    number = 1 + max((int(earlier.urls.stem.removeprefix("urls-")) for earlier in rounds), default=-1)
+    path = folder / f"urls-{number:03d}.parquet"
     write_table(path, addresses.replace_schema_metadata({"settings": json.dumps(settings)}))
     return Round(path)
 

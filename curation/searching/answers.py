@@ -34,7 +34,7 @@ def search_service(
     files = _Files(folder)
     todo = [query for query, name in enumerate(names) if name not in files.places]
     groups = [todo[first : first + QUERIES_PER_FILE] for first in range(0, len(todo), QUERIES_PER_FILE)]
-    paths = [folder / f"answers-{len(files.paths) + number:05d}.parquet" for number in range(len(groups))]
+    paths = [folder / f"answers-{files.next + number:05d}.parquet" for number in range(len(groups))]
     where = {query: (number, place) for number, group in enumerate(groups) for place, query in enumerate(group)}
     answers: list[dict[int, pa.Table | str]] = [{} for _ in groups]
     bar = progress_bar(session, len(queries), len(queries) - len(todo), "query")
@@ -84,14 +84,19 @@ def _write(path: Path, names: list[str], answers: dict[int, pa.Table | str]) -> 
 
 @dataclass(init=False)
 class _Files:
-    """All files of answers. places: query -> (file, place in it); errors: query -> why nothing answers it."""
+    """All files of answers. places: query -> (file, place in it); errors: query -> why nothing answers it.
+
+    next: number of the file after the last; a kill leaves gaps, as files are finished in any order.
+    """
 
     paths: list[Path]
+    next: int
     places: dict[str, tuple[int, int]]
     errors: dict[str, str]
 
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(folder.glob("answers-*.parquet"))
+        self.next = 1 + max((int(path.stem.removeprefix("answers-")) for path in self.paths), default=-1)
         self.places, self.errors = {}, {}
         for number, path in enumerate(self.paths):
             metadata = pq.read_schema(path).metadata

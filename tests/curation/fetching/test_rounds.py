@@ -74,3 +74,15 @@ def test_check_settings__images_of_another_size_are_not_mixed(tmp_path: Path) ->
     check_settings(read_rounds(tmp_path / "f"), {**SETTINGS, "samples_per_shard": 9, "resize_mode": "no"})
     with pytest.raises(ValueError, match="curation.fetch.image_size is 256, but the images in .* fetched with 512"):
         check_settings(read_rounds(tmp_path / "f"), {**SETTINGS, "image_size": 256})
+
+
+def test_begin_round__after_one_that_was_taken_back(tmp_path: Path) -> None:
+    both, _ = read_addresses(save(tmp_path / "a.parquet", "http://a", "http://b"), Columns())
+    first = begin_round(tmp_path / "f", both.slice(0, 1), SETTINGS)
+    second = begin_round(tmp_path / "f", both, SETTINGS)
+    assert first is not None and second is not None
+    first.remove()
+    third = begin_round(tmp_path / "f", both, SETTINGS)
+    assert third is not None and third.urls != second.urls
+    urls = [pq.read_table(found.urls)["url"].to_pylist() for found in read_rounds(tmp_path / "f")]
+    assert sorted(sum(urls, [])) == ["http://a", "http://b"]

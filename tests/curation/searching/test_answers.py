@@ -73,3 +73,13 @@ def test_search_service__two_concepts_of_one_query(tmp_path: Path) -> None:
     with KnnServer(unit(50), embed) as server:
         hits, _, _ = search_service(SESSION, Service(server.url).check(), ["a", "a"], 4, tmp_path)
         assert set(hits["query"].to_pylist()) == {0, 1}
+
+
+def test_search_service__files_that_a_kill_left_with_gaps_are_not_overwritten(tmp_path: Path) -> None:
+    with KnnServer(unit(50), embed) as server:
+        search(server, WORDS[:4], tmp_path)
+        (tmp_path / "answers-00000.parquet").unlink()  # its queries took longer than those of the next file
+        found, failed = search(server, WORDS[:4], tmp_path)
+        assert found.keys() == set(WORDS[:4]) and not failed
+        search(server, WORDS[:4], tmp_path)
+    assert len(server.requests) == 6
