@@ -9,6 +9,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,9 +98,12 @@ def doctor(command: str, args: Sequence[str]) -> None:
 
     config, curation, _ = _parse_curation(args, "Says what this machine lacks for a config; downloads nothing.")
     context = _context(config, curation)
-    needed_gb = total(plan_curation(curation, context, Rates())).disk_gb
+    try:
+        needed_gb = total(plan_curation(curation, context, Rates())).disk_gb
+    except (ValueError, OSError):  # the findings tell what is wrong
+        needed_gb = None
     findings = []
-    for finding in (*examine(context, needed_gb), Finding("ok", "tracking", _tracking(config.tracking))):
+    for finding in chain(examine(context, needed_gb), [Finding("ok", "tracking", _tracking(config.tracking))]):
         findings.append(finding)
         head = f"{finding.level:<5} {finding.subject:<11} "
         wrapped = textwrap.fill(finding.text, 118, initial_indent=head, subsequent_indent=" " * len(head),

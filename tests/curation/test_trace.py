@@ -20,6 +20,12 @@ def test_trace_key__all_columns_of_one_image(space: Workspace) -> None:
         trace_key(space, "zzz")
 
 
+def test_trace_key__names_a_key_that_begins_alike(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("curation.trace.LOOKED_AT", 1)
+    with pytest.raises(ValueError, match=r"8 images; did you mean c\.jpg, d\.jpg\?$"):
+        trace_key(space, "c.jpgs")
+
+
 def story(space: Workspace, facts: Facts) -> dict[str, str]:
     return dict(tell_story(space, facts))
 
