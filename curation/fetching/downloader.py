@@ -65,6 +65,7 @@ def run_round(command: str, round_: Round, options: dict[str, object], limits: L
     round_.folder.mkdir(parents=True, exist_ok=True)
     mark = round_.folder.with_name(f"{round_.folder.name}.guarded")
     mark.unlink(missing_ok=True)
+    begun = round_.missing()
     guard = {
         "allow_private": limits.allow_private, "max_bytes": limits.max_bytes, "max_s": limits.max_s,
         "allow": list(_proxies()), "mark": str(mark.resolve()),
@@ -81,10 +82,15 @@ def run_round(command: str, round_: Round, options: dict[str, object], limits: L
         )  # fmt: skip
         with _ended(process):
             _watch(process, round_, mark, show)
-    missing = round_.missing()
     if not mark.exists():
-        raise _unguarded(command)
-    if missing:
+        for path in (path for name in begun for path in round_.folder.glob(f"{name}[._]*")):
+            path.unlink()  # else the next run would take it for fetched
+        raise RuntimeError(
+            f"{KEY}.command: {command!r} runs without the guard that keeps it off private networks (its Python takes "
+            "no PYTHONPATH, or it is no Python program), so it was ended; name the img2dataset of a plain virtual "
+            "environment"
+        )
+    if missing := round_.missing():
         free = shutil.disk_usage(round_.folder).free / 1e9
         raise RuntimeError(
             f"{KEY}: img2dataset ended (exit code {process.returncode}) with {len(missing)} shards of {round_.folder} "
@@ -94,7 +100,7 @@ def run_round(command: str, round_: Round, options: dict[str, object], limits: L
 
 
 def _watch(process: subprocess.Popen, round_: Round, mark: Path, show: bool) -> None:
-    """Waits for the end and shows how many addresses were tried; ends what runs without its guard."""
+    """Waits for the end, but not of what runs without its guard, and shows how many addresses were tried."""
     began = time.monotonic()
     quiet = not sys.stderr.isatty()
     with tqdm(
@@ -106,17 +112,10 @@ def _watch(process: subprocess.Popen, round_: Round, mark: Path, show: bool) -> 
             time.sleep(0.05)
             now = time.monotonic()
             if now - began > GUARD_PATIENCE_S and not mark.exists():
-                raise _unguarded(str(process.args[0]))  # type: ignore[index]
+                return
             if now - looked > 2:
                 bar.update(round_.statistics()["count"] - bar.n)
                 looked = now
-
-
-def _unguarded(command: str) -> RuntimeError:
-    return RuntimeError(
-        f"{KEY}.command: {command!r} runs without the guard that keeps it off private networks (its Python takes no "
-        "PYTHONPATH, or it is no Python program), so it was ended; name the img2dataset of a plain virtual environment"
-    )
 
 
 @contextmanager
