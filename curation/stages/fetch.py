@@ -13,7 +13,7 @@ from curation.fetching.rounds import KEY, Round, begin_round, check_settings, re
 from curation.searching.metadata import Columns
 from curation.stage import Context, Stage, runtime
 from curation.stages.ingest import listing
-from datamodules.files import atomic
+from datamodules.files import atomic, fingerprint
 
 RESIZE_MODES = ("no", "border", "keep_ratio", "keep_ratio_largest", "center_crop")
 OPT_OUTS = "noai", "noimageai", "noindex", "noimageindex"
@@ -124,7 +124,9 @@ class Fetch(Stage):
                 self._fetch(round_, context.session.is_zero)
                 _refuse_outage(round_)
         total = sum((round_.statistics() for round_ in rounds), Counter[str]())
-        return self._tell(total, addresses.num_rows, dropped, folder)
+        # Shards that were fetched anew, by the same settings, hold other bytes at other places.
+        output = fingerprint([listing(round_.folder) for round_ in rounds])
+        return {**self._tell(total, addresses.num_rows, dropped, folder), "output": output}
 
     def _fetch(self, round_: Round, show: bool) -> None:
         options = self._options(round_)

@@ -14,7 +14,7 @@ class ImageServer:
     """/N.jpg is picture N; see `do_GET` for the rest. `asked`: how often each path was asked for; `agents`: by whom."""
 
     def __init__(self, latency_s: float = 0.0) -> None:
-        self.latency_s = latency_s
+        self.latency_s, self.padding = latency_s, 0  # padding: bytes after each picture
         self.asked: Counter[str] = Counter()
         self.agents: set[str] = set()
         self.lock = threading.Lock()
@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "slow.jpg":
             self._drip()
         elif path.removesuffix(".jpg").isdecimal():
-            self._send(200, _jpeg(int(path.removesuffix(".jpg"))))
+            self._send(200, _jpeg(int(path.removesuffix(".jpg"))) + bytes(owner.padding))
         else:
             self._send(404, b"")
 

@@ -18,6 +18,7 @@ from curation.fetching.rounds import read_rounds
 from curation.session import Session
 from curation.stage import Context, run_stage
 from curation.stages.fetch import Fetch
+from curation.stages.ingest import Index
 from curation.workspace import Workspace
 from datamodules.indexing import index_pool
 from tests.conftest import free_port
@@ -157,6 +158,35 @@ def test_fetch__a_downloader_without_its_guard_is_ended(
     with pytest.raises(RuntimeError, match="runs without the guard that keeps it off private networks"):
         run(dataclasses.replace(stage, command=f"{sys.executable} -I -c 'import time; time.sleep(60)'"), context)
     assert time.monotonic() - began < 10
+
+
+def test_fetch__what_came_without_the_guard_is_thrown_away(
+    server: ImageServer, fetch: Callable[..., tuple[Fetch, Context]]
+) -> None:
+    urls = [server.url(f"{number}.jpg") for number in range(5)]
+    unguarded = TINY.replace(sys.executable, f"{sys.executable} -I")
+    with pytest.raises(RuntimeError, match="runs without the guard"):
+        run(*fetch(*urls, command=unguarded, allow_private=False))
+    with pytest.raises(RuntimeError, match="none of 5 addresses could be fetched .*private network refused"):
+        run(*fetch(*urls, allow_private=False))
+
+
+def test_fetch__what_is_fetched_anew_is_indexed_anew(
+    server: ImageServer, fetch: Callable[..., tuple[Fetch, Context]]
+) -> None:
+    stage, context = fetch(*(server.url(f"{number}.jpg") for number in range(6)))
+    context.stages["index"] = Index()
+    folder = context.workspace.stage_folder("fetch")
+
+    def index() -> list[bool]:
+        return [run_stage(each, context) for each in context.stages.values()]
+
+    assert index() == [True, True] and index() == [False, False]
+    (folder / "round-000" / "00000_stats.json").unlink()
+    server.padding = 600  # the images are longer now: others lie elsewhere in the shard
+    assert index() == [True, True] and index() == [False, False]
+    for row in context.workspace.index.to_pylist():
+        assert (folder / row["shard"]).read_bytes()[row["offset"] :].startswith(b"\xff\xd8")
 
 
 def test_fetch__elsewhere_by_the_command_that_it_writes(
