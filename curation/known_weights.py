@@ -40,11 +40,11 @@ KNOWN = (
     ),
     Weights(
         "sscd_disc_mixup.torchscript.pt", "copy descriptor", f"{_SSCD}/sscd_disc_mixup.torchscript.pt",
-        "CC BY-NC 4.0", 0.1,
+        "MIT", 0.1,
     ),
     Weights(
         "sscd_disc_large.torchscript.pt", "copy descriptor", f"{_SSCD}/sscd_disc_large.torchscript.pt",
-        "CC BY-NC 4.0", 0.18,
+        "MIT", 0.18,
     ),
     Weights(
         "no_branch", "CLIPN's `no` text tower", "https://github.com/xmed-lab/CLIPN (README, Google Drive)",

@@ -47,7 +47,7 @@ def test_examine__names_what_is_missing_and_goes_on(home: Path, tmp_path: Path) 
     assert found["embed"].level == "fail" and "curation.embed.copy.model" in found["embed"].text
     assert found["ood"].level == "ok"
     weights = found["weights"].text
-    assert "curation.embed.copy.model: sscd_disc_mixup.torchscript.pt, CC BY-NC 4.0, 0.1 GB, from https" in weights
+    assert "curation.embed.copy.model: sscd_disc_mixup.torchscript.pt, MIT, 0.1 GB, from https" in weights
 
 
 def test_examine_disk__too_small_for_the_plan(tmp_path: Path) -> None:
