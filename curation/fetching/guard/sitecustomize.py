@@ -19,6 +19,9 @@ from typing import Any
 
 # Ranges that carry an IPv4 address: NAT64 and 6to4 (its bits 16 to 48).
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# All that is given out of IPv6. is_global lets more through: site-local fec0::/10, ::/96 and 64:ff9b:1::/48, which
+# carry IPv4 addresses too.
+UNICAST = ipaddress.ip_network("2000::/3")
 
 
 def is_public(text: str) -> bool:
@@ -32,6 +35,8 @@ def is_public(text: str) -> bool:
             inner = ipaddress.ip_address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
+        if address not in UNICAST:
+            return False
     return address.is_global and not address.is_multicast
 
 

@@ -80,6 +80,7 @@ def test_guard__without_its_settings_nothing_runs_unguarded(tmp_path: Path) -> N
         ("100.64.0.1", False), ("0.0.0.0", False), ("224.0.0.1", False), ("255.255.255.255", False), ("::1", False),
         ("fe80::1%eth0", False), ("fc00::1", False), ("::ffff:10.0.0.1", False), ("::ffff:93.184.215.14", True),
         ("64:ff9b::a00:1", False), ("64:ff9b::5db8:d70e", True), ("2002:a00:1::", False), ("::", False),
+        ("fec0::1", False), ("::10.0.0.1", False), ("64:ff9b:1::a00:1", False), ("2a00:1450:4001:80b::200e", True),
     ],
 )  # fmt: skip
 def test_is_public__every_range(address: str, public: bool) -> None:
