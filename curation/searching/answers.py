@@ -27,8 +27,8 @@ def search_service(
 ) -> tuple[pa.Table, pa.Table, dict[int, str]]:
     """Asks a service what no file answers yet; (HITS, ROWS, query -> why it failed). For rank 0.
 
-    Answers are written in files of some queries; a run that was stopped asks again what is in no file, and a query
-    that failed is asked again by every run.
+    Answers are written in files of some queries; a run that was stopped asks again what is in no file. A query that
+    failed is asked again whenever the stage runs again.
     """
     names = _names(service, queries, k)
     files = _Files(folder)

@@ -22,6 +22,7 @@ from curation.stages.concepts import Concepts
 from curation.stages.embed import Embed, ImageText
 from curation.stages.ingest import Ingest, listing
 from curation.workspace import write_array, write_table
+from datamodules.files import sha256_file
 
 # Sizes as the repository's README states them.
 DATACOMP = "hf download mlfoundations/datacomp_small --repo-type dataset --include '*.parquet' '*.npz' --local-dir DIR"
@@ -183,13 +184,15 @@ class Search(Stage):
         if not table.num_rows:
             reasons = f"; the last error: {list(failed.values())[-1]}" if failed else ""
             raise ValueError(f"curation.search found no address for {len(bank)} concepts in {self._where()}{reasons}")
-        write_table(context.workspace.stage_folder(self.name) / "found.parquet", table)
+        folder = context.workspace.stage_folder(self.name)
+        write_table(folder / "found.parquet", table)
         found = set(table["concepts"].combine_chunks().flatten().unique().to_pylist())
         nothing = [concept for concept in bank if concept not in found]
         notes = [f"{table.num_rows} addresses for {len(found)} of {len(bank)} concepts in {self._where()}"]
         notes += [f"{dropped} rows have no address of the web"] * bool(dropped)
-        notes += [f"{len(failed)} queries failed"] * bool(failed)
-        return {"rows": table.num_rows, "summary": "; ".join(notes), "nothing_found": nothing, "failed": failed}
+        notes += [f"{len(failed)} queries failed; delete {folder / 'stage.json'} to ask them again"] * bool(failed)
+        return {"rows": table.num_rows, "summary": "; ".join(notes), "output": sha256_file(folder / "found.parquet"),
+                "nothing_found": nothing, "failed": failed}  # fmt: skip
 
     def _where(self) -> str:
         return self.service.base if self.service is not None else str(self.tables or self.index)

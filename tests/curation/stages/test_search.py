@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,7 +20,7 @@ from curation.stages.concepts import Concepts
 from curation.stages.embed import Embed, ImageText
 from curation.stages.ingest import Ingest
 from curation.stages.search import Search
-from curation.workspace import Workspace
+from curation.workspace import Workspace, result_print
 from tests.curation.searching.sources import (
     KnnServer,
     save_embedding_folder,
@@ -242,6 +243,26 @@ def test_search__a_kill_asks_no_block_of_answers_twice(
         run(context)
     asked = [body["text"] for body in server.requests]
     assert asked[:2] == WORDS[:2] and set(asked[:2]).isdisjoint(asked[3:]) and set(asked) == set(WORDS)
+
+
+def test_search__what_failed_and_is_found_later_is_told_to_later_stages(
+    make_context: Callable[..., Context],
+) -> None:
+    failing = {WORDS[0]}
+
+    def script(body: dict[str, Any], number: int) -> int | None:
+        return 500 if body["text"] in failing else None
+
+    with KnnServer(unit(50), lambda text: unit(1, seed=len(text))[0], script=script) as server:
+        context = make_context(Search(service=Service(server.url, retries=0), k=5))
+        run(context)
+        first = context.workspace.stage_record("search")
+        failing.clear()
+        (context.workspace.stage_folder("search") / "stage.json").unlink()
+        run(context)
+    second = context.workspace.stage_record("search")
+    assert first and second and first["fingerprint"] == second["fingerprint"] and len(server.requests) == 5
+    assert "1 queries failed; delete" in first["summary"] and result_print(first) != result_print(second)
 
 
 @pytest.mark.parametrize(
