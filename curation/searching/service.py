@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -221,7 +222,7 @@ class _Asking:
 
 
 def read_answer(content: bytes) -> pa.Table | str:
-    """ANSWER of a body: entries without id or similarity are left out. A sentence where it is no answer."""
+    """ANSWER of a body: entries without a sound id and similarity are left out. A sentence where it is no answer."""
     try:
         entries = json.loads(content)
     except (ValueError, RecursionError):
@@ -232,7 +233,9 @@ def read_answer(content: bytes) -> pa.Table | str:
     for entry in entries:
         try:
             row, similarity = int(entry["id"]), float(entry["similarity"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
+            continue
+        if not (0 <= row < 2**63 and math.isfinite(similarity)):
             continue
         texts = {name: _text(entry, *aliases) for name, aliases in _TEXTS.items()}
         for name, value in {"row": row, "similarity": similarity, "id": str(row), **texts}.items():

@@ -103,6 +103,7 @@ def test_read_answer__lenient_with_entries_strict_with_the_whole() -> None:
     entries = [
         {"id": 3, "similarity": 0.5, "url": "http://a", "caption": "ü\ud800", "LICENSE": "CC0", "image": "x" * 100},
         {"id": "4", "similarity": "0.25", "url": None}, {"id": 5}, "no entry", {"id": None, "similarity": 1},
+        {"id": 2**63, "similarity": 1}, {"id": 1e999, "similarity": 1}, {"id": 6, "similarity": float("nan")},
     ]  # fmt: skip
     table = read_answer(json.dumps(entries).encode())
     assert isinstance(table, pa.Table) and table.schema == ANSWER
