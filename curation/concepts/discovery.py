@@ -18,6 +18,7 @@ from curation.language.parsing import parse_items, parse_yes_no, without_thought
 Ask = Callable[[str, list[Request]], list[Answer]]
 CHOICES = ("Yes", "No")
 WIDER = 10  # terms of the general bank asked for
+MOST_FAILED = 0.1  # share of a round's questions
 EMPTY_DRAWS = 5  # draws in a row without a list, after which no further one is asked for
 KNOWN = 100  # names that {known} holds
 KEPT_TEXT = 2000  # characters of an answer that are kept for inspection
@@ -113,6 +114,7 @@ class Discovery:
                 break
             keys = wanted[:room]
             asked.update(keys)
+            failed = self.counts["failed"]
             self._ask_alike("expander", self.prompts.expand, [self.entries[key] for key in keys], "expanded", number)
             before = sizes[-1]
             sizes.append(len(self.entries))
@@ -121,6 +123,12 @@ class Discovery:
                 stopped = "max_concepts" if self._is_full() else "max_calls"
                 break
             if sizes[-1] - before < settings.growth_expand * before:
+                failed = self.counts["failed"] - failed
+                if failed > MOST_FAILED * len(keys):  # little growth of few answers says nothing
+                    raise ValueError(
+                        f"{settings.key('expander')}: {failed} of {len(keys)} questions of round {number} failed; see "
+                        "to the model and run again: what it answered is kept"
+                    )
                 stopped = "growth"
                 break
         self.counts |= {"sizes": sizes, "expansion_stopped_by": stopped if settings.max_rounds else "not asked for"}

@@ -232,3 +232,17 @@ def test_run__finds_what_a_model_of_400_terms_knows_and_drops_the_outsiders(chec
     }
     assert counts["generated"] < 310 and counts["generation_stopped_by"] == counts["expansion_stopped_by"] == "growth"
     assert any(name in prompt for prompt in asked for name in OUTSIDERS) is not check_first
+
+
+def test_expand__little_growth_of_few_answers_is_no_end() -> None:
+    def ask(role: str, requests: list[Request]) -> list[Answer]:
+        if role == "generator":
+            return [Answer("1. ale\n2. bun\n3. cod", "stop")]
+        return [Answer("- ale", "stop"), *[Answer("", "failed", error="HTTP 500")] * (len(requests) - 1)]
+
+    discovery = Discovery(Discover(GENERATOR), Prompts(), "food", "dishes", ask)
+    discovery.generate()
+    with pytest.raises(
+        ValueError, match=r"curation\.concepts\.discover\.generator: 2 of 3 questions of round 1 failed"
+    ):
+        discovery.expand()
