@@ -20,6 +20,7 @@ from curation.generation.plan import plan_shards, shard_rows, wanted_images
 from curation.generation.shards import FAILED, read_made, remove_leftovers, shard_numbers
 from curation.session import Session
 from curation.stage import Context, Stage, runtime
+from curation.stages.ingest import listing
 from curation.workspace import write_table
 from datamodules.files import fingerprint, sha256_file
 
@@ -156,6 +157,13 @@ class Synthesis(Stage):
         model = weights.identify(self.model, self.revision)
         return {"model": model, **{name: getattr(self, name) for name in names}, **strength}
 
+    def intact(self, context: Context) -> bool:
+        """Whether every shard is still there: who deletes one wants its images made again."""
+        folder, record = context.workspace.stage_folder(self.name), context.workspace.stage_record(self.name)
+        there = len(shard_numbers(folder))
+        made = record["result"].get("shards", there) if record else None
+        return (folder / "wanted.parquet").is_file() and there == made
+
     def run(self, context: Context) -> dict[str, Any]:
         """Writes NNNNN.tar and NNNNN.parquet, and wanted.parquet: the keys of the images that the captions ask for."""
         session, folder = context.session, context.workspace.stage_folder(self.name)
@@ -263,4 +271,6 @@ def _result(folder: Path) -> dict[str, Any]:
     notes = [f"{failed.num_rows} failed"] * bool(failed.num_rows) + [f"{unsafe} of them unsafe"] * bool(unsafe)
     notes += [f"{len(wanted) - planned} made before"] * (planned < len(wanted))
     summary = f"{count} images" + f" ({', '.join(notes)})" * bool(notes)
-    return {"rows": len(wanted), "summary": summary, "failed": failed.num_rows, "unsafe": unsafe, "planned": planned}
+    # Images that were made again, by the same settings, lie in other shards.
+    return {"rows": len(wanted), "summary": summary, "output": listing(folder), "failed": failed.num_rows,
+            "unsafe": unsafe, "planned": planned, "shards": len(shard_numbers(folder))}  # fmt: skip

@@ -15,6 +15,7 @@ from PIL import Image
 
 from curation.session import Session
 from curation.stage import Context, run_stage
+from curation.stages.ingest import Index
 from curation.stages.synthesis import ImageToImage, Synthesis
 from curation.workspace import Workspace, write_table
 from datamodules.indexing import index_pool
@@ -132,6 +133,21 @@ def test_run__captions_that_come_and_go_make_only_what_is_missing(
     run(tmp_path, stage(model))
     assert "24 images (24 made before)" in capsys.readouterr().out
     assert set(wanted(folder)) == set(wanted(unbroken))
+
+
+def test_run__what_was_deleted_is_made_again_and_indexed_anew(model: Path, tmp_path: Path) -> None:
+    write_captions(tmp_path, CAPTIONS[:2])
+    made = run(tmp_path, stage(model))
+    (made / "00001.tar").unlink()
+    stages = {"synthesis": stage(model), "index": Index()}
+    context = Context(Workspace(tmp_path), Session(accelerator="cpu"), "fish", "", None, stages=stages)
+    for _ in range(2):
+        done = [run_stage(each, context) for each in stages.values()]
+        assert sorted(wanted(made)) == context.workspace.index["key"].to_pylist()
+    assert done == [False, False]
+    (made / "00000.parquet").unlink()
+    assert [run_stage(each, context) for each in stages.values()] == [True, True]
+    assert sorted(wanted(made)) == context.workspace.index["key"].to_pylist()
 
 
 def test_run__other_settings_make_other_images(unbroken: Path, model: Path, tmp_path: Path) -> None:
