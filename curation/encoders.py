@@ -241,7 +241,7 @@ def embed_words(encoder: ImageTextEncoder, words: list[str], templates: list[str
     embed = encoder.embed_no_texts if no else encoder.embed_texts
     total: Tensor | float = 0.0
     for template in templates:
-        total = total + embed([template.format(word) for word in words])
+        total = total + embed([template.replace("{}", word) for word in words])
     assert isinstance(total, Tensor)
     return nn.functional.normalize(total, dim=1).float().cpu().numpy()
 

@@ -170,7 +170,7 @@ class Search(Stage):
 
     def _ask(self, context: Context, bank: list[str], queries: np.ndarray) -> dict[str, Any]:
         assert self.service is not None
-        asked: Sequence[str | list[float]] = [self.templates[0].format(concept) for concept in bank]
+        asked: Sequence[str | list[float]] = [self.templates[0].replace("{}", concept) for concept in bank]
         if not self._by_name():
             asked = queries.tolist()
         folder = context.workspace.stage_folder(self.name)

@@ -57,6 +57,14 @@ def test_check_queries__a_template_has_one_place(templates: list[str]) -> None:
         check_queries(templates, None, KEY)
 
 
+def test_embed_queries__other_braces_of_a_template_are_text(encoder: ImageTextEncoder) -> None:
+    templates = ["a {} in {style} }"]
+    check_queries(templates, None, KEY)
+    queries, _ = embed_queries(encoder, BANK, templates, None, ImageLimits(), KEY)
+    words = ["a red squares in {style} }", "a blue circles in {style} }"]
+    np.testing.assert_array_equal(queries, embed_words(encoder, words, ["{}"]))
+
+
 def test_check_queries__seeds_are_a_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"^curation\.retrieve\.seeds: .*nowhere is no folder"):
         check_queries(["{}"], str(tmp_path / "nowhere"), KEY)
