@@ -10,8 +10,9 @@ from datamodules.files import sha256_file, write_json
 
 SCORES = ("ood", "ood_general", "text_gap")
 COLUMNS = (
-    "key", "source", "root", "shard", "offset", "size", "ext", "caption", "url", "licence", "width", "height",
-    "sha256", "concepts", "similarities", "leak_similarity", "concept", *SCORES, "front", "removal_rank",
+    "key", "source", "root", "shard", "offset", "size", "ext", "caption", "url", "licence", "opt_out",
+    "made_for", "model", "revision", "seed", "width", "height", "sha256", "concepts", "similarities",
+    "leak_similarity", "concept", *SCORES, "front", "removal_rank",
 )  # fmt: skip
 
 

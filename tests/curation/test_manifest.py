@@ -10,6 +10,7 @@ from curation.manifest import COLUMNS, verify_manifest, write_manifest
 from curation.workspace import Workspace
 from tests.curation.small_workspace import finish, save_workspace
 
+PROVENANCE = ("url", "licence", "opt_out", "caption", "made_for", "model", "revision", "seed")
 KEEP = np.array([False, False, False, True, True, True, False, False])
 
 
@@ -24,6 +25,7 @@ def test_write_manifest__kept_rows_and_the_columns_that_are_there(space: Workspa
     assert table["key"].to_pylist() == ["d.jpg", "e.jpg", "f.jpg"]
     assert table["removal_rank"].to_pylist() == [2, 1, 3]
     assert [name for name in COLUMNS if name in table.column_names] == table.column_names
+    assert set(PROVENANCE) <= set(table.column_names)
     assert "drop_reason" not in table.column_names and "concepts" not in table.column_names
     assert json.loads((tmp_path / "set" / "roots.json").read_text()) == {"pool": str(space.root / "pool")}
 
