@@ -83,10 +83,10 @@ def _parse_curation(
     return config, made.curation, made
 
 
-def _context(config: Any, curation: "Curation") -> "Context":
-    """What the stages share, without starting other processes."""
+def _context(config: Any, curation: "Curation", alone: bool = False) -> "Context":
+    """What the stages share, without starting other processes; alone: models that are tried run in this one."""
     pool = Path(config.pool) if config.pool else None
-    session = curation_session(curation, {**config.trainer, "devices": 1})
+    session = curation_session(curation, {**config.trainer, "devices": 1} if alone else config.trainer)
     return curation.context(workspace_path(config.workspace, curation.domain), pool, session)
 
 
@@ -126,7 +126,7 @@ def plan(command: str, args: Sequence[str]) -> None:
         ("--rates", {"type": Rates, "default": Rates(), "help": "what is assumed where nothing is measured"}),
         ("--measure", {"type": bool, "default": False, "help": "try each model that is here for some seconds first"}),
     )
-    context, rates = _context(config, curation), extra.rates
+    context, rates = _context(config, curation, alone=config.measure), extra.rates
     measured: dict[str, float] = {}
     if config.measure:
         from curation.measuring import measure
