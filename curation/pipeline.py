@@ -207,7 +207,7 @@ def _claim(context: Context) -> None:
         # What nothing was finished in is nobody's: a mistyped pool or missing weights must not take the folder.
         nothing = not any(path for depth in ("*", "*/*") for path in space.root.glob(f"{depth}/stage.json"))
         # Before anything is indexed, as after `--stop_after concepts`, the same domain may choose its pool.
-        free = owner is not None and owner["domain"] == context.domain and space.stage_record("index") is None
+        free = owner is not None and owner["domain"] == context.domain and not space.index_folder.exists()
         if owner is None or nothing or free:
             write_json(path, mine)
             return

@@ -21,6 +21,7 @@ OPT_OUTS = "noai", "noimageai", "noindex", "noimageindex"
 UNREACHED = re.compile(
     r"\[Errno|timed out|Connection (refused|reset|aborted)|Name or service|Temporary failure in name"
 )
+LEAST_OUTAGE = 16  # addresses
 FORBIDDEN = "reason:Use of image disallowed by X-Robots-Tag directive"
 
 
@@ -122,7 +123,7 @@ class Fetch(Stage):
             if missing := round_.missing():
                 context.say(f"{self.name:<10} {len(missing)} shards of {round_.count} addresses into {round_.folder}")
                 self._fetch(round_, context.session.is_zero)
-                _refuse_outage(round_)
+                _refuse_outage(round_, rounds)
         total = sum((round_.statistics() for round_ in rounds), Counter[str]())
         # Shards that were fetched anew, by the same settings, hold other bytes at other places.
         output = fingerprint([listing(round_.folder) for round_ in rounds])
@@ -174,9 +175,14 @@ class Fetch(Stage):
         return {"rows": total["count"], "summary": "; ".join(notes), "wanted": wanted, "reasons": common}
 
 
-def _refuse_outage(round_: Round) -> None:
-    """Takes back a round that reached no server at all: a network that is down says nothing of its addresses."""
+def _refuse_outage(round_: Round, rounds: list[Round]) -> None:
+    """Takes back a round that reached no server at all: a network that is down says nothing of its addresses.
+
+    After a round that reached some, a few dead hosts are no outage.
+    """
     total = round_.statistics()
+    if total["count"] < LEAST_OUTAGE and any(other.statistics()["successes"] for other in rounds):
+        return
     reasons = [name.removeprefix("reason:") for name in total if name.startswith("reason:")]
     if total["successes"] or not reasons or not all(UNREACHED.search(reason) for reason in reasons):
         return
