@@ -6,7 +6,6 @@ what was done before: the same input gives the same bytes.
 """
 
 import os
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ import pyarrow as pa
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
+from curation.progress import Progress
 from curation.session import Session
 from curation.workspace import write_part
 
@@ -76,28 +75,10 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-class _Progress:
-    """Images per second and time left, on rank 0, for all ranks together (they have equal shares to within a chunk)."""
-
-    def __init__(self, title: str, total: int, done: int, world_size: int, show: bool) -> None:
-        self.world_size = world_size
-        quiet = not sys.stderr.isatty()
-        self.bar = tqdm(
-            total=total, initial=done, desc=f"{title:<10}", unit="img", disable=not show, leave=False,
-            mininterval=30.0 if quiet else 0.2, delay=30.0 if quiet else 0.3, dynamic_ncols=True,
-        )  # fmt: skip
-
-    def step(self, images: int) -> None:
-        self.bar.update(min(images * self.world_size, self.bar.total - self.bar.n))
-
-    def close(self) -> None:
-        self.bar.close()
-
-
 class _ChunkWriter(Callback):
     """Collects a chunk's batches and hands them to `write` when they are complete."""
 
-    def __init__(self, chunks: list[tuple[int, int]], write: Write, bar: _Progress) -> None:
+    def __init__(self, chunks: list[tuple[int, int]], write: Write, bar: Progress) -> None:
         self.chunks, self.write, self.bar = chunks, write, bar  # chunks: (number, size) in order
         self.current = 0
         self.rows: list[int] = []
@@ -195,7 +176,7 @@ def predict_chunks(
             prefetch_factor=4 if workers else None, collate_fn=_as_it_is,
         )  # fmt: skip
         total, left = (sum(len(chunks[number]) for number in numbers) for numbers in (chunks, todo))
-        bar = _Progress(title, total, total - left, session.world_size, session.is_zero)
+        bar = Progress(title, total, total - left, "img", session.is_zero, session.world_size)
         writer = _ChunkWriter([(number, len(chunks[number])) for number in mine], write, bar)
         module.allow_zero_length_dataloader_with_multiple_devices = True
         with warnings.catch_warnings():

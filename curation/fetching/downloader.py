@@ -1,12 +1,12 @@
 """Runs img2dataset: in a process and an environment of its own, guarded, and looked after until it ends."""
 
+import contextlib
 import json
 import os
 import shlex
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.parse
 import urllib.request
@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from curation.fetching.rounds import KEY, Round
+from curation.progress import Progress
 
 GUARD = Path(__file__).with_name("guard")
 # Starting Python takes a moment; a guard that is not there after this long does not come.
@@ -102,11 +101,7 @@ def run_round(command: str, round_: Round, options: dict[str, object], limits: L
 def _watch(process: subprocess.Popen, round_: Round, mark: Path, show: bool) -> None:
     """Waits for the end, but not of what runs without its guard, and shows how many addresses were tried."""
     began = time.monotonic()
-    quiet = not sys.stderr.isatty()
-    with tqdm(
-        total=round_.count, desc=f"{'fetch':<10}", unit="url", disable=not show, leave=False, dynamic_ncols=True,
-        mininterval=30.0 if quiet else 0.2, delay=30.0 if quiet else 0.3,
-    ) as bar:  # fmt: skip
+    with contextlib.closing(Progress("fetch", round_.count, unit="url", show=show)) as bar:
         looked = 0.0
         while process.poll() is None:
             time.sleep(0.05)
@@ -114,7 +109,7 @@ def _watch(process: subprocess.Popen, round_: Round, mark: Path, show: bool) -> 
             if now - began > GUARD_PATIENCE_S and not mark.exists():
                 return
             if now - looked > 2:
-                bar.update(round_.statistics()["count"] - bar.n)
+                bar.reach(round_.statistics()["count"])
                 looked = now
 
 

@@ -38,14 +38,20 @@ class ImageGenerator(LightningModule):
         results: list[tuple] = []
         while len(results) < len(rows):
             part = rows[len(results) : len(results) + self.limit]
-            try:
-                results += self._draw(part)
-                continue
-            except torch.OutOfMemoryError:
-                pass  # the memory is free only after this block
-            self._halve(len(part))
+            drawn = self._draw_if_it_fits(part)
+            if drawn is None:
+                self._halve(len(part))
+            else:
+                results += drawn
         names = ("jpeg_list", "error_list", "unsafe_list", "width_list", "height_list")
         return dict(zip(names, map(list, zip(*results, strict=True)), strict=True))
+
+    def _draw_if_it_fits(self, rows: list[tuple]) -> list[tuple] | None:
+        """`_draw`, or None where the memory does not suffice; what it held is free again only after the return."""
+        try:
+            return self._draw(rows)
+        except torch.OutOfMemoryError:
+            return None
 
     def _draw(self, rows: list[tuple]) -> list[tuple]:
         """(jpeg, error, unsafe, width, height) of each (caption, seed, picture: uint8 [H, W, 3], None, or an error)."""

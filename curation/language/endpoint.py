@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 from curation.language.answers import AnswerWriter, Naming
 from curation.language.connection import Connection, describe
 from curation.language.models import Answer, LanguageModel, Request
-from curation.language.progress import Progress
+from curation.language.pacing import Pacing
 from curation.language.protocol import TOO_LARGE, Dialect, read_answer, read_retry_after
+from curation.progress import Progress
 
 if TYPE_CHECKING:
     import httpx
 
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 60.0
 # What waiting may change, besides 5xx; what another prompt may change. Any other status ends the run.
 WAIT = (408, 409, 425, 429)
 PROMPT = (400, 413, 422)
@@ -34,7 +32,7 @@ def answer_remotely(
 
     Raises ConnectionError, PermissionError or ValueError, naming the yaml key, where the endpoint is of no use.
     """
-    bar = Progress(title, total=done + len(requests), done=done)
+    bar = Progress(title, done + len(requests), done, "answers")
     with AnswerWriter(folder) as writer, contextlib.closing(bar):
         try:
             asyncio.run(_Asking(model, naming, writer, key, bar, done).run(requests))
@@ -53,7 +51,7 @@ class _Asking:
         self.dialect = Dialect(model)
         self.answered = answered
         self.failed_in_a_row = 0
-        self.not_before = 0.0  # all wait until then: the server said Retry-After to one
+        self.pacing = Pacing()
 
     async def run(self, requests: list[Request]) -> None:
         import httpx
@@ -82,7 +80,7 @@ class _Asking:
         """The answer to one request. Raises where the endpoint is of no use to any."""
         attempt, answered, reason = 0, self.answered, ""
         while attempt <= self.model.retries:
-            await self._pause(attempt)
+            await self.pacing.pause(attempt)
             attempt += 1
             sent = self.dialect.body(request)
             try:
@@ -106,7 +104,7 @@ class _Asking:
                 return self._fail(reason, stop=self.answered == 0)
             if status not in WAIT and status < 500:
                 raise self.connection.refusal(status, body)
-            self.not_before = max(self.not_before, time.monotonic() + retry_after)
+            self.pacing.hold(retry_after)
             if status == 429 and self.answered > answered:  # it answers others: a limit of the rate is no failure
                 attempt, answered = 1, self.answered
         if not await self._is_there(client):
@@ -122,13 +120,6 @@ class _Asking:
                 f"other, the last with {reason}; correct the settings or the server and run again, answers are kept"
             )
         return Answer("", "failed", error=reason)
-
-    async def _pause(self, attempt: int) -> None:
-        if attempt:
-            longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (attempt - 1))
-            await asyncio.sleep(longest * random.uniform(0.5, 1.0))
-        while (left := self.not_before - time.monotonic()) > 0:
-            await asyncio.sleep(left)
 
     async def _post(self, client: "httpx.AsyncClient", sent: dict[str, Any]) -> tuple[int, float, bytes]:
         """(status, seconds that the server asks to wait, body cut at a size that no sound answer reaches)."""

@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 from curation.language.answers import AnswerWriter, Naming
 from curation.language.loading import Loaded, load, messages_of
 from curation.language.models import Answer, LanguageModel, Request
-from curation.language.progress import Progress
 from curation.language.protocol import cut_text
 from curation.language.sampling import RowSampler, choice_probability, first_tokens
 from curation.language.weights import fetch
+from curation.progress import Progress
 from curation.session import Session
 
 # The model asked last, with what it was loaded from; the next call of `ask` is most often to the same one.
@@ -43,13 +43,13 @@ def answer_locally(
     loaded = _load(model, naming, session, key)
     batches = [batch for part in (requests, failed) for batch in cut_batches(part, model.batch_size, naming)]
     mine = batches[session.rank :: session.world_size]
-    bar = Progress(title, done + len(requests) + len(failed), done, session.is_zero)
+    bar = Progress(title, done + len(requests) + len(failed), done, "answers", session.is_zero, session.world_size)
     loader = DataLoader(_Batches(mine, loaded, model, key), batch_size=None, num_workers=0)
     module = Answerer(mine, model, loaded, naming, key)
     module.allow_zero_length_dataloader_with_multiple_devices = True
     with AnswerWriter(folder, session.rank) as writer, contextlib.closing(bar), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*(LeafSpec|does not have many workers).*")
-        trainer = session.trainer(callbacks=[_Storing(naming, writer, bar, session.world_size)])
+        trainer = session.trainer(callbacks=[_Storing(naming, writer, bar)])
         trainer.predict(module, loader, return_predictions=False)
     session.barrier()
 
@@ -185,8 +185,8 @@ class Answerer(LightningModule):
 class _Storing(Callback):
     """Writes a batch's answers in one go."""
 
-    def __init__(self, naming: Naming, writer: AnswerWriter, bar: Progress, ranks: int) -> None:
-        self.naming, self.writer, self.bar, self.ranks = naming, writer, bar, ranks
+    def __init__(self, naming: Naming, writer: AnswerWriter, bar: Progress) -> None:
+        self.naming, self.writer, self.bar = naming, writer, bar
         self.began = time.monotonic()
 
     def on_predict_batch_end(
@@ -196,4 +196,4 @@ class _Storing(Callback):
         seconds, self.began = time.monotonic() - self.began, time.monotonic()
         each = seconds / len(outputs)
         self.writer.append([self.naming.record(request, answer, each) for request, answer in outputs])
-        self.bar.step(len(outputs) * self.ranks)
+        self.bar.step(len(outputs))

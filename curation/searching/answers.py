@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.progress import Progress
 from curation.searching.hits import HITS
 from curation.searching.metadata import ROWS
-from curation.searching.running import progress_bar
 from curation.searching.service import ANSWER, Query, Service, ask_service
 from curation.session import Session
 from curation.workspace import write_table
@@ -37,12 +37,12 @@ def search_service(
     paths = [folder / f"answers-{files.next + number:05d}.parquet" for number in range(len(groups))]
     where = {query: (number, place) for number, group in enumerate(groups) for place, query in enumerate(group)}
     answers: list[dict[int, pa.Table | str]] = [{} for _ in groups]
-    bar = progress_bar(session, len(queries), len(queries) - len(todo), "query")
+    bar = Progress("search", len(queries), len(queries) - len(todo), "query", session.is_zero)
 
     def keep(query: int, answer: pa.Table | str) -> None:
         number, place = where[query]
         answers[number][place] = answer
-        bar.update()
+        bar.step()
         if len(answers[number]) == len(groups[number]):
             _write(paths[number], [names[query] for query in groups[number]], answers[number])
             answers[number].clear()

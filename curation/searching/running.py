@@ -1,15 +1,13 @@
 """Searching embeddings and indexes on all ranks, in files that a stopped run goes on from."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
+from curation.progress import Progress
 from curation.searching.embedded import EmbeddedPart
 from curation.searching.hits import above_floor, merge_hits, read_hits, write_hits
 from curation.searching.metadata import Columns, MetadataFile
@@ -86,17 +84,8 @@ def _todo(session: Session, files: dict[int, Path]) -> list[int]:
 def _each_of_mine(session: Session, todo: list[int], total: int, unit: str) -> Iterator[int]:
     """This rank's share of what is to be done, shown on rank 0."""
     mine = todo[session.rank :: session.world_size]
-    bar = progress_bar(session, total, total - len(todo), unit)
+    bar = Progress("search", total, total - len(todo), unit, session.is_zero, session.world_size)
     for number in mine:
         yield number
-        bar.update(min(session.world_size, total - bar.n))
+        bar.step()
     bar.close()
-
-
-def progress_bar(session: Session, total: int, done: int, unit: str) -> Any:
-    """A bar on rank 0's console; where that is no terminal, a line every 30 s."""
-    quiet = not sys.stderr.isatty()
-    return tqdm(
-        total=total, initial=done, desc=f"{'search':<10}", unit=unit, disable=not session.is_zero, leave=False,
-        mininterval=30.0 if quiet else 0.2, delay=30.0 if quiet else 0.3, dynamic_ncols=True,
-    )  # fmt: skip

@@ -4,8 +4,6 @@ import asyncio
 import dataclasses
 import json
 import math
-import random
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from curation.language.connection import describe
+from curation.language.pacing import Pacing
 from curation.language.protocol import read_retry_after
 from curation.stage import runtime
 
 if TYPE_CHECKING:
     import httpx
 
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 60.0
 WAIT = (408, 425, 429)  # besides 5xx: what waiting may change
 TOO_LARGE = 256 * 1024**2  # bytes of an answer
 # So many failures one after the other are no matter of the queries.
@@ -149,7 +146,7 @@ class _Asking:
 
     def __init__(self, service: Service, k: int, keep: Callable[[int, pa.Table | str], None]) -> None:
         self.service, self.k, self.keep = service, k, keep
-        self.not_before = 0.0  # all wait until then: the server said Retry-After to one
+        self.pacing = Pacing()
         self.failed_in_a_row = 0
 
     async def run(self, queries: Iterator[tuple[int, Query]]) -> None:
@@ -178,7 +175,7 @@ class _Asking:
         """The answer to one query, or why there is none."""
         reason, connected = "", False
         for attempt in range(self.service.retries + 1):
-            await self._pause(attempt)
+            await self.pacing.pause(attempt)
             try:
                 status, retry_after, content = await self._post(client, body)
             except _network_errors() as error:
@@ -194,17 +191,10 @@ class _Asking:
             reason = f"HTTP {status}: {' '.join(content[:300].decode(errors='replace').split())}"
             if status not in WAIT and status < 500:
                 raise ValueError(f"{KEY}.url {self.service.base} refuses ({reason}); correct {KEY}")
-            self.not_before = max(self.not_before, time.monotonic() + retry_after)
+            self.pacing.hold(retry_after)
         if not connected:
             raise unreachable(self.service, f"{reason}, {self.service.retries + 1} times")
         return reason
-
-    async def _pause(self, attempt: int) -> None:
-        if attempt:
-            longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (attempt - 1))
-            await asyncio.sleep(longest * random.uniform(0.5, 1.0))
-        while (left := self.not_before - time.monotonic()) > 0:
-            await asyncio.sleep(left)
 
     async def _post(self, client: "httpx.AsyncClient", body: str) -> tuple[int, float, bytes]:
         """(status, seconds that the server asks to wait, body up to a size that no sound answer reaches)."""

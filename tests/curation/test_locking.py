@@ -1,5 +1,6 @@
 """The lock of a workspace, between processes."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -46,11 +47,9 @@ def holder(tmp_path: Path) -> Iterator[Holder]:
 
 
 def end(child: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):  # the test may have ended it
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    except (ProcessLookupError, ChildProcessError):
-        pass  # the test ended it
 
 
 def write(lock: WorkspaceLock) -> None:

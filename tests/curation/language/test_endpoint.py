@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from curation.language import Answer, LanguageModel, Request, ask, endpoint
+from curation.language import Answer, LanguageModel, Request, ask, pacing
 from curation.session import Session
 from tests.conftest import free_port
 from tests.curation.language.server import LanguageServer, Reply, Script
@@ -16,7 +16,7 @@ KEY = "curation.captions.model"
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(pacing, "FIRST_PAUSE_S", 0.01)
 
 
 def ask_all(server: LanguageServer, folder: Path, prompts: list[str], **settings: object) -> list[Answer]:

@@ -4,7 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from curation.searching import answers, service
+from curation.language import pacing
+from curation.searching import answers
 from curation.searching.answers import search_service
 from curation.searching.service import Service
 from curation.session import Session
@@ -21,7 +22,7 @@ def embed(text: str) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "QUERIES_PER_FILE", 2)
-    monkeypatch.setattr(service, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(pacing, "FIRST_PAUSE_S", 0.01)
 
 
 def search(

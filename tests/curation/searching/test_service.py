@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from curation.language import pacing
 from curation.searching import service as module
 from curation.searching.service import ANSWER, Service, ask_service, read_answer
 from tests.curation.searching.sources import KnnServer, unit
@@ -25,7 +26,7 @@ def ask(service: Service, queries: list[str], k: int = 5) -> dict[int, pa.Table 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(pacing, "FIRST_PAUSE_S", 0.01)
 
 
 def test_ask_service__keeps_the_configured_number_in_flight() -> None:
