@@ -1,60 +1,27 @@
 """A local server of pictures, some of them rude."""
 
 import io
-import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
+from tests.local_server import Handler, LocalServer
 from tests.tiny import picture
 
 
-class ImageServer:
+class ImageServer(LocalServer):
     """/N.jpg is picture N; see `do_GET` for the rest. `asked`: how often each path was asked for; `agents`: by whom."""
 
     def __init__(self, latency_s: float = 0.0) -> None:
+        super().__init__(_Handler)
         self.latency_s, self.padding = latency_s, 0  # padding: bytes after each picture
         self.asked: Counter[str] = Counter()
         self.agents: set[str] = set()
-        self.lock = threading.Lock()
-        self.http = _Server(("127.0.0.1", 0), _Handler)
-        self.http.owner = self
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-
-    @property
-    def port(self) -> int:
-        return int(self.http.server_address[1])
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}/{path}"
 
-    def __enter__(self) -> "ImageServer":
-        self.thread.start()
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 64
-    owner: ImageServer
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
-
+class _Handler(Handler):
     def do_GET(self) -> None:
         owner, path = self.server.owner, self.path.lstrip("/")
         with owner.lock:

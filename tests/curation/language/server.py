@@ -14,8 +14,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.local_server import Handler, LocalServer
 
 Script = Callable[..., "str | Reply"]
 
@@ -39,7 +40,7 @@ class Reply:
     probability: float | None = None
 
 
-class LanguageServer:
+class LanguageServer(LocalServer):
     """Serves one model. `requests`: the bodies received, in order; `most_in_flight`: at one time."""
 
     def __init__(
@@ -51,22 +52,19 @@ class LanguageServer:
         api_key: str | None = None,
         port: int = 0,
     ) -> None:
+        super().__init__(_Handler, port)
         self.script, self.model, self.latency_s, self.api_key = script, model, latency_s, api_key
         self.requests: list[dict[str, Any]] = []
         self.refused: int = 0  # for the wrong key
         self.most_in_flight = 0
         self.in_flight = 0
-        self.lock = threading.Lock()
         self.closing = threading.Event()
         self.sees_body = len(inspect.signature(script).parameters) > 1
-        self.http = _Server(("127.0.0.1", port), _Handler)
-        self.http.owner = self
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     @property
     def url(self) -> str:
         """The endpoint, as LanguageModel wants it."""
-        return f"http://127.0.0.1:{self.http.server_address[1]}/v1"
+        return f"http://127.0.0.1:{self.port}/v1"
 
     @property
     def prompts(self) -> list[str]:
@@ -74,34 +72,14 @@ class LanguageServer:
         with self.lock:
             return [body["messages"][-1]["content"] for body in self.requests]
 
-    def __enter__(self) -> "LanguageServer":
-        self.thread.start()
-        return self
-
     def __exit__(self, *error: object) -> None:
         self.closing.set()
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
+        super().__exit__(*error)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 256
-    owner: LanguageServer
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: _Server
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
 
     def do_GET(self) -> None:
         if self._key_is_wrong():

@@ -3,16 +3,16 @@
 import base64
 import json
 import shutil
-import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from tests.local_server import Handler, LocalServer
 
 
 def unit(rows: int, width: int = 16, seed: int = 0) -> np.ndarray:
@@ -102,7 +102,7 @@ def save_embedding_folder(folder: Path, vectors: np.ndarray) -> Path:
     return folder
 
 
-class KnnServer:
+class KnnServer(LocalServer):
     """A local service that speaks clip-retrieval's HTTP: exact search, with its encoder and a few of its bad days.
 
     script(body, number of the request) -> status other than 200 or bytes to send instead, or None.
@@ -112,26 +112,14 @@ class KnnServer:
         self, vectors: np.ndarray, embed: Callable[[str], np.ndarray], latency_s: float = 0.0,
         script: Callable[[dict[str, Any], int], Any] = lambda body, number: None, port: int = 0,
     ) -> None:  # fmt: skip
+        super().__init__(_Handler, port)
         self.vectors, self.embed, self.latency_s, self.script = vectors, embed, latency_s, script
         self.requests: list[dict[str, Any]] = []
         self.in_flight = self.most_in_flight = 0
-        self.lock = threading.Lock()
-        self.http = _Server(("127.0.0.1", port), _Handler)
-        self.http.owner = self
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http.server_address[1]}/knn-service"
-
-    def __enter__(self) -> "KnnServer":
-        self.thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.http.shutdown()
-        self.http.server_close()
-        self.thread.join()
+        return f"http://127.0.0.1:{self.port}/knn-service"
 
     def answer(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         given = body.get("embedding_input")
@@ -148,22 +136,8 @@ class KnnServer:
         ]  # fmt: skip
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 64
-    owner: KnnServer
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     protocol_version = "HTTP/1.1"
-    server: _Server
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
 
     def do_GET(self) -> None:
         self._send(200, ["laion5B"]) if self.path == "/indices-list" else self._send(404, {"message": "no such path"})
