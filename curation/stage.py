@@ -104,7 +104,9 @@ def plain(value: Any) -> Any:
     """Settings as JSON knows them; of a nested dataclass without the fields that only change its speed."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
-        return {f.name: plain(getattr(value, f.name)) for f in fields if not f.metadata.get("runtime")}
+        settings = {f.name: plain(getattr(value, f.name)) for f in fields if not f.metadata.get("runtime")}
+        kind = getattr(value, "kind", None)  # which of several classes a yaml key took
+        return settings if kind is None else {"kind": kind, **settings}
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation.embeddings import Embeddings
 from datamodules.files import atomic, read_json, write_json
 
 
@@ -146,22 +147,15 @@ class Workspace:
                 rows = rows[table[f"has_{name}"].to_numpy(zero_copy_only=False)]
             yield rows, array
 
-    def embeddings(self, stage: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """(rows int64 [n], embeddings float32 [n, D], unit length) that a stage stored as `part-*.<name>.npy`."""
+    def embeddings(self, stage: str, name: str) -> tuple[np.ndarray, Embeddings]:
+        """(rows int64 [n], embeddings [n, D] of unit length, still on disk) that a stage stored as `part-*.<name>.npy`.
+
+        Similarities compare unit vectors; float16 storage leaves lengths within 1e-3 of one.
+        """
         parts = list(self.embedding_parts(stage, name))
         if not parts:
-            return np.empty(0, np.int64), np.empty((0, 0), np.float32)
-        total, width = sum(len(array) for _, array in parts), max(array.shape[1] for _, array in parts)
-        full = np.empty((total, width), np.float32)
-        start = 0
-        for _, array in parts:  # converted part by part: float16 is never held twice
-            if len(array):
-                piece = full[start : start + len(array)]
-                piece[:] = array
-                # float16 storage leaves lengths within 1e-3 of one; similarities compare unit vectors.
-                piece /= np.maximum(np.linalg.norm(piece, axis=1, keepdims=True), 1e-12)
-            start += len(array)
-        return np.concatenate([rows for rows, _ in parts]), full
+            return np.empty(0, np.int64), Embeddings([])
+        return np.concatenate([rows for rows, _ in parts]), Embeddings([array for _, array in parts])
 
 
 def part_files(folder: Path) -> list[Path]:

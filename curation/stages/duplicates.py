@@ -37,9 +37,9 @@ class Duplicates(Stage):
         return context.session.on_zero(lambda: self._run(context))
 
     def _run(self, context: Context) -> dict[str, Any]:
-        rows, embeddings = context.workspace.embeddings("embed", "copy")
+        rows, stored = context.workspace.embeddings("embed", "copy")
         kept = np.isin(rows, alive(context, "retrieve"), assume_unique=True)
-        rows, embeddings = rows[kept], embeddings[kept]
+        rows, embeddings = rows[kept], stored[kept]
         groups = duplicate_groups(embeddings, self.threshold, self.k)
         keys = context.workspace.index["key"].combine_chunks()
         own = keys.take(pa.array(rows))

@@ -99,11 +99,11 @@ class Leakage(Stage):
         return space
 
     def _compare(self, context: Context, tests: Workspace) -> dict[str, Any]:
-        rows, pool = context.workspace.embeddings("embed", "copy")
+        rows, stored = context.workspace.embeddings("embed", "copy")
         kept = np.isin(rows, alive(context, "retrieve"), assume_unique=True)
-        rows, pool = rows[kept], pool[kept]
+        rows, pool = rows[kept], stored[kept]
         test_rows, test = tests.embeddings("embed", "copy")
-        similarity, closest = max_similarity(pool, test)
+        similarity, closest = max_similarity(pool, test[:])
         folders = {name: path.name for name, path in tests.roots.items()}
         origin = _origins(tests.index, folders).take(pa.array(test_rows[closest]))
         leaks = similarity > self.threshold

@@ -65,9 +65,9 @@ class Ood(Stage):
         concepts, embed = context.stages["concepts"], context.stages["embed"]
         assert isinstance(concepts, Concepts) and isinstance(embed, Embed)
         workspace, encoder = context.workspace, self._encoder(context)
-        rows, images = workspace.embeddings("embed", "clipn" if embed.clipn else "image")
+        rows, stored = workspace.embeddings("embed", "clipn" if embed.clipn else "image")
         kept = np.isin(rows, alive(context, "retrieve", "leakage", "duplicates"), assume_unique=True)
-        rows, images = rows[kept], images[kept]
+        rows, images = rows[kept], stored[kept]
 
         def score(images: np.ndarray, words: list[str]) -> np.ndarray:
             yes, no = (embed_words(encoder, words, self.templates, no=branch) for branch in (False, True))
@@ -80,7 +80,7 @@ class Ood(Stage):
             written, blurred = workspace.embeddings("text", "blurred")
             places = np.searchsorted(rows, written)
             if len(written):
-                gap[places] = score(blurred, bank) - ood[places]
+                gap[places] = score(blurred[:], bank) - ood[places]
         best, similarity = best_concept(images, embed_words(encoder, bank, self.templates))
         columns = {"ood": ood, "ood_general": general, "text_gap": gap,
                    "concept": np.asarray(bank, dtype=object)[best], "concept_similarity": similarity}  # fmt: skip

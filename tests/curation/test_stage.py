@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from curation.session import Session
-from curation.stage import Context, Stage, identify_files, run_stage, runtime, stage_fingerprint
+from curation.stage import Context, Stage, identify_files, plain, run_stage, runtime, stage_fingerprint
 from curation.workspace import Workspace
 from datamodules.files import sha256_file
 
@@ -216,3 +216,12 @@ def test_run_stage__another_result_of_equal_settings_runs_what_reads_it_again(co
     assert context.workspace.current_record("double") is None
     assert run(context, Asks(), Double()) == [True, True]
     assert context.workspace.current_record("double") is not None
+
+
+def test_plain__tells_which_class_a_key_took() -> None:
+    @dataclass(frozen=True)
+    class Quick:
+        kind: ClassVar[str] = "quick"
+        size: int = 3
+
+    assert plain(Quick()) == {"kind": "quick", "size": 3}
