@@ -27,6 +27,8 @@ class Leakage(Stage):
     Args:
         tests: Folders (or shards) of test images; `workspace:` begins a path inside the workspace.
         threshold: Images with a higher cosine similarity to any test image are dropped (paper: 0.45).
+        whole_groups: Drops, with an image that leaks, the whole group of near-duplicates that it is in: a copy of a
+            copy of a test image may lie just below the threshold.
         batch_size: Test images per batch.
     """
 
@@ -34,6 +36,7 @@ class Leakage(Stage):
     reads: ClassVar[tuple[str, ...]] = ("embed", "retrieve")
     tests: list[str] = field(default_factory=list)
     threshold: float = 0.45
+    whole_groups: bool = False
     batch_size: int = runtime(64)
 
     def check(self, context: Context) -> None:
@@ -51,8 +54,8 @@ class Leakage(Stage):
         return [within(path, context.workspace.root) for path in self.tests]
 
     def settings(self) -> dict[str, Any]:
-        """The threshold; the test images are identified by their files."""
-        return {"threshold": self.threshold}
+        """What decides which images are dropped; the test images are identified by their files."""
+        return {"threshold": self.threshold, "whole_groups": self.whole_groups}
 
     def identity(self, context: Context) -> dict[str, Any]:
         """Names, sizes and times of the test images."""
