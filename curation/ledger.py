@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from curation.workspace import Workspace
 
-STAGES = ("ingest", "retrieve", "leakage", "duplicates", "text", "ood", "select")
+STAGES = ("ingest", "identical", "retrieve", "leakage", "duplicates", "text", "ood", "select")
 
 
 def read_ledger(workspace: Path | Workspace, stages: Iterable[str] | None = None) -> pa.Table:
@@ -43,9 +43,9 @@ def read_ledger(workspace: Path | Workspace, stages: Iterable[str] | None = None
 
 
 def drop_reasons(ledger: pa.Table) -> np.ndarray:
-    """Why each row is out, object [N]: unreadable, not_retrieved, leak, duplicate, or None for a row that is in.
+    """Why each row is out, object [N]: unreadable, identical, not_retrieved, leak, duplicate, or None.
 
-    The first reason counts, in the order of the stages. Selection's `pareto` is not among them.
+    None is a row that is in. The first reason counts, in the order of the stages. Selection's own are not among them.
     """
     reasons = np.full(ledger.num_rows, None, dtype=object)
 
@@ -57,6 +57,8 @@ def drop_reasons(ledger: pa.Table) -> np.ndarray:
 
     if "readable" in ledger.column_names:
         mark(~flag("readable", False), "unreadable")
+    if "identical_to" in ledger.column_names:
+        mark(pc.is_valid(ledger["identical_to"]).to_numpy(zero_copy_only=False), "identical")
     if "retrieved" in ledger.column_names:
         mark(~flag("retrieved", False), "not_retrieved")
     if "leaks" in ledger.column_names:
@@ -71,8 +73,8 @@ def funnel(ledger: pa.Table) -> list[dict[str, Any]]:
     synthetic = pc.equal(ledger["source"], "synthetic").to_numpy(zero_copy_only=False).astype(bool)
     reasons = drop_reasons(ledger)
     steps = [("collected", "collected", None), ("readable", "readable", "unreadable"),
-             ("retrieved", "retrieved", "not_retrieved"), ("not leaking", "leaks", "leak"),
-             ("unique", "duplicate_of", "duplicate")]  # fmt: skip
+             ("distinct files", "identical_to", "identical"), ("retrieved", "retrieved", "not_retrieved"),
+             ("not leaking", "leaks", "leak"), ("unique", "duplicate_of", "duplicate")]  # fmt: skip
     left = np.ones(ledger.num_rows, bool)
     rows = []
     for title, column, reason in steps:

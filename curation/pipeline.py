@@ -17,6 +17,7 @@ from curation.stages.duplicates import Duplicates
 from curation.stages.embed import Embed
 from curation.stages.fetch import Fetch
 from curation.stages.gaps import Gaps
+from curation.stages.identical import Identical
 from curation.stages.ingest import Index, Ingest
 from curation.stages.leakage import Leakage
 from curation.stages.ood import Ood
@@ -47,6 +48,7 @@ class Curation:
         fetch: Downloads what the search found, or a table of addresses.
         scenes: Makes a pool with a known answer instead of reading one (the quickstart).
         ingest: Decoding and refusal.
+        identical: Files with the same bytes; null leaves them in.
         embed: Encoders.
         retrieve: Top k of the pool per concept; null takes the whole pool.
         leakage: Screening against test images; null leaves it out.
@@ -70,6 +72,7 @@ class Curation:
     fetch: Fetch | None = None
     scenes: Scenes | None = None
     ingest: Ingest = field(default_factory=Ingest)
+    identical: Identical | None = field(default_factory=Identical)
     embed: Embed = field(default_factory=Embed)
     retrieve: Retrieve | None = None
     leakage: Leakage | None = None
@@ -91,8 +94,8 @@ class Curation:
             retrieve = retrieve or Retrieve(k=None)  # fetched and generated images carry their concepts
         chain: list[Stage | None] = [
             self.concepts, self.captions, self.synthesis, self.search, fetch, self.scenes, self.coverage, Index(),
-            self.ingest, self.embed, retrieve, self.leakage, self.duplicates, self.text, self.ood, self.select,
-            self.gaps,
+            self.ingest, self.identical, self.embed, retrieve, self.leakage, self.duplicates, self.text, self.ood,
+            self.select, self.gaps,
         ]  # fmt: skip
         return [stage for stage in chain if stage is not None]
 

@@ -102,7 +102,7 @@ class Embed(Stage):
     """
 
     name: ClassVar[str] = "embed"
-    reads: ClassVar[tuple[str, ...]] = ("ingest",)
+    reads: ClassVar[tuple[str, ...]] = ("ingest", "identical")
     image_text: ImageText = field(default_factory=ImageText)
     copy: Copy = field(default_factory=Copy)
     clipn: ImageText | None = None

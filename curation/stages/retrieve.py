@@ -42,7 +42,7 @@ class Retrieve(Stage):
     """
 
     name: ClassVar[str] = "retrieve"
-    reads: ClassVar[tuple[str, ...]] = ("embed", "concepts", "search")
+    reads: ClassVar[tuple[str, ...]] = ("identical", "embed", "concepts", "search")
     k: int | None = 500
     templates: list[str] = field(default_factory=lambda: ["{}"])
     seeds: str | None = None

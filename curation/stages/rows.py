@@ -8,11 +8,13 @@ from curation.stage import Context
 def alive(context: Context, *upto: str) -> np.ndarray:
     """Row numbers int64, ascending, that none of the named stages has dropped.
 
-    A row is never deleted: readable says ingest, retrieved says retrieve, leaks says leakage, duplicate_of says
-    duplicates. A stage that the yaml leaves out drops nothing.
+    A row is never deleted: readable says ingest, identical_to says identical (both always count), retrieved says
+    retrieve, leaks says leakage, duplicate_of says duplicates. A stage that the yaml leaves out drops nothing.
     """
     workspace = context.workspace
     mask = workspace.rows_where("ingest", "readable")
+    if "identical" in context.stages:
+        mask &= ~workspace.rows_where("identical", "identical_to")
     if "retrieve" in upto and "retrieve" in context.stages:
         mask &= workspace.rows_where("retrieve", "retrieved")
     if "leakage" in upto and "leakage" in context.stages:

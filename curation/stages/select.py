@@ -26,7 +26,7 @@ class Select(Stage):
     """
 
     name: ClassVar[str] = "select"
-    reads: ClassVar[tuple[str, ...]] = ("ingest", "retrieve", "leakage", "duplicates", "text", "ood")
+    reads: ClassVar[tuple[str, ...]] = ("ingest", "identical", "retrieve", "leakage", "duplicates", "text", "ood")
     sensitivity: float = 1.0
     knee: Literal["first", "pronounced"] = "first"
     target_size: int | None = None

@@ -1,8 +1,9 @@
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from curation.ledger import drop_reasons, funnel, read_ledger
+from curation.ledger import STAGES, drop_reasons, funnel, read_ledger
 from curation.workspace import Workspace
 from tests.curation.small_workspace import KEYS, finish, save_workspace, write_stage
 
@@ -64,6 +65,16 @@ def test_drop_reasons__stages_that_did_not_run_drop_nothing(space: Workspace) ->
     ledger = read_ledger(space, ["ingest", "duplicates"])
     assert drop_reasons(ledger).tolist() == ["unreadable", None, "duplicate", *[None] * 5]
     assert drop_reasons(read_ledger(space, [])).tolist() == [None] * 8
+
+
+def test_drop_reasons__identical_files_before_what_later_stages_say(space: Workspace) -> None:
+    names = pa.array([None, "d.jpg", None, "d.jpg", None, None, "d.jpg"])
+    write_stage(space, "identical", list(range(1, 8)), identical_to=names)
+    ledger = read_ledger(space, STAGES)
+    reasons = ["unreadable", "leak", "identical", None, "identical", None, None, "identical"]
+    assert drop_reasons(ledger).tolist() == reasons
+    steps = [(row["stage"], row["real"], row["synthetic"]) for row in funnel(ledger)]
+    assert steps[1:4] == [("readable", 5, 2), ("distinct files", 4, 0), ("retrieved", 4, 0)]
 
 
 def test_funnel__real_and_synthetic_images_left_after_each_step(space: Workspace) -> None:
