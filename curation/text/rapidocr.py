@@ -1,32 +1,22 @@
-"""Written words in an image: where they are, how much of it they cover, and the image without them."""
+"""The text detector that comes with a package: PP-OCR, by rapidocr."""
 
 import functools
 import importlib.metadata
 import importlib.util
+import operator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
+from curation.text.detector import Polygons, TextDetector
 from datamodules.files import sha256_file
 
 
-class TextDetector(Protocol):
-    """Finds the regions of an image that hold written words."""
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Name, version, settings and checksum: what decides the result."""
-        ...
-
-    def detect(self, rgb: np.ndarray) -> list[np.ndarray]:
-        """Polygons int32 [K, 2], (x, y) in pixels of the image uint8 [H, W, 3]; an empty list where no word is."""
-        ...
-
-
 @dataclass(frozen=True)
-class RapidOCRDetector:
+class RapidOCRDetector(TextDetector):
     """PP-OCR's text detector as bundled with rapidocr: small, on the CPU, nothing to download.
 
     The paper names FAST with T-MARS' settings, whose weights come with no package. These settings are by trial, on 300
@@ -45,6 +35,7 @@ class RapidOCRDetector:
             and to blur it would remove the subject. Words that fill 0.4 of the side stay below 0.6. 1 keeps all.
     """
 
+    kind: ClassVar[str] = "rapidocr"
     side_px: int = 480
     threshold: float = 0.7
     upscale: float = 2.0
@@ -74,7 +65,15 @@ class RapidOCRDetector:
             "sha256": sha256_file(model),
         }
 
-    def detect(self, rgb: np.ndarray) -> list[np.ndarray]:
+    def prepare(self, rgb: np.ndarray) -> dict[str, Any]:
+        """The polygons: this network runs in the workers."""
+        return {"polygons_list": self.detect(rgb)}
+
+    def finder(self) -> Callable[[dict[str, Any]], list[Polygons]]:
+        """Nothing is left to do."""
+        return operator.itemgetter("polygons_list")
+
+    def detect(self, rgb: np.ndarray) -> Polygons:
         """Polygons int32 [4, 2] in pixels of the image, clipped to it, top to bottom."""
         import cv2
 
@@ -137,63 +136,3 @@ def _engine(side_px: int, threshold: float) -> Any:
             "EngineConfig.onnxruntime.inter_op_num_threads": 1,
         }
     )
-
-
-def text_area(polygons: list[np.ndarray], height: int, width: int) -> float:
-    """Share of the image, in [0, 1], that the union of the polygons covers."""
-    import cv2
-
-    mask = np.zeros((height, width), np.uint8)
-    for polygon in polygons:
-        cv2.fillPoly(mask, [np.asarray(polygon, np.int32)], 1)
-    return float(mask.mean())
-
-
-def blur_regions(
-    rgb: np.ndarray, polygons: list[np.ndarray], strength: float = 0.5, floor_px: float = 2.0
-) -> np.ndarray:
-    """A copy of an image uint8 [H, W, 3] with the polygons' words made illegible.
-
-    Each region is mixed with its Gaussian blur, sigma = max(strength * height of the region, floor_px); the mask
-    reaches a little over the polygon and fades out. All other pixels are unchanged. Open in the paper ("blurred"): we
-    tie sigma to the region's height, since letters of any size vanish at half of it.
-    """
-    result = rgb.copy()
-    for polygon in polygons:
-        _blur_one(result, np.asarray(polygon, np.int32).reshape(-1, 2), strength, floor_px)
-    return result
-
-
-def _blur_one(rgb: np.ndarray, polygon: np.ndarray, strength: float, floor_px: float) -> None:
-    """Blurs one region in place, working on a crop that holds all pixels that matter."""
-    import cv2
-
-    region_height = min(cv2.minAreaRect(polygon.astype(np.float32))[1]) + 1
-    sigma = max(strength * region_height, floor_px)
-    margin = max(1.0, 0.1 * region_height)  # px beyond the polygon: strokes reach out of tight boxes
-    fade = max(2.0, 0.2 * region_height)
-    reach = int(np.ceil(margin + fade + 3 * sigma))
-    (left, top), (right, bottom) = polygon.min(axis=0) - reach, polygon.max(axis=0) + reach + 1
-    left, top = max(left, 0), max(top, 0)
-    crop = rgb[top:bottom, left:right]
-    outside = np.ones(crop.shape[:2], np.uint8)
-    cv2.fillPoly(outside, [polygon - (left, top)], 0)
-    distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)  # px to the polygon
-    alpha = np.clip(1 - (distance - margin) / fade, 0, 1)[..., None]
-    mixed = crop * (1 - alpha) + _gaussian(crop, sigma) * alpha
-    changed = alpha[..., 0] > 0
-    crop[changed] = np.rint(mixed[changed]).astype(np.uint8)
-
-
-def _gaussian(rgb: np.ndarray, sigma: float, largest: float = 8.0) -> np.ndarray:
-    """Gaussian blur; a large sigma is worked at a lower resolution, which is equal to the eye and far faster."""
-    import cv2
-
-    height, width = rgb.shape[:2]
-    factor = min(1.0, largest / sigma)
-    if factor == 1:
-        return cv2.GaussianBlur(rgb, (0, 0), sigma)
-    small = cv2.resize(
-        rgb, (max(1, round(width * factor)), max(1, round(height * factor))), interpolation=cv2.INTER_AREA
-    )
-    return cv2.resize(cv2.GaussianBlur(small, (0, 0), largest), (width, height), interpolation=cv2.INTER_LINEAR)
