@@ -1,0 +1,127 @@
+"""The sentences of a data set's card: where its images come from, what was left out, and what it is not."""
+
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curation.markdown import markdown_table, plain
+from curation.workspace import Workspace
+from datamodules.files import read_json
+
+Records = dict[str, dict[str, Any]]
+METHODS = {"pareto": "Pareto fronts of the out-of-domain scores, the furthest from the domain first"}
+
+
+def _settings(records: Records, stage: str) -> dict[str, Any]:
+    return records.get(stage, {}).get("settings") or {}
+
+
+def origin(space: Workspace, records: Records) -> list[str]:
+    """Where the concepts and the images come from."""
+    lines = []
+    bank = space.stage_folder("concepts") / "bank.parquet"
+    if "concepts" in records and bank.exists():
+        table = pq.read_table(bank, columns=["general", "valid", "origin"])
+        valid = table.filter(pc.and_(table["valid"], pc.invert(table["general"])))
+        counts = sorted((row["values"], row["counts"]) for row in pc.value_counts(valid["origin"]).to_pylist())
+        told = ", ".join(f"{number:,} {plain(name)}" for name, number in counts)
+        lines.append(f"The domain is described by {valid.num_rows:,} concepts ({told}).")
+    sources = {
+        "scenes": "Images were drawn by a program, with a known answer.",
+        "search": "Real images were searched in published tables, an index or a service, by the concepts.",
+        "fetch": "Real images were downloaded from the addresses that each row keeps (`url`).",
+        "captions": "A language model described scenes that show a concept.",
+        "synthesis": "Synthetic images were generated from them; each row names its model, seed and caption.",
+    }
+    lines += [text for stage, text in sources.items() if stage in records]
+    if not {"scenes", "search", "fetch", "synthesis"} & set(records):
+        lines.append("Images were taken from a pool at hand, where they lie.")
+    return lines
+
+
+def filters(records: Records, selection: dict[str, Any]) -> list[tuple[str, str]]:
+    """(drop_reason, rule) of every step that can leave an image out, in order; the selection is left to its own."""
+    limits = _settings(records, "ingest").get("limits") or {}
+    refused = "no decodable image"
+    if limits:
+        refused += (
+            f", a side below {limits.get('min_side_px')} px, more than {limits.get('max_pixels', 0):,} pixels, longer "
+            f"than {limits.get('max_aspect')} times its width (or the other way), or of one flat colour"
+        )
+    rules = [("unreadable", refused)]
+    if "identical" in records:
+        rules.append(("identical", "same bytes (SHA-256) as another file, of which one stays"))
+    if "retrieve" in records:
+        k = _settings(records, "retrieve").get("k")
+        rules.append(("not_retrieved", "found by no concept" + (f" among its {k} nearest images" if k else "")))
+    if "leakage" in records:
+        threshold = _settings(records, "leakage").get("threshold")
+        rules.append(("leak", f"cosine of the copy descriptors to a test image above {threshold}"))
+    if "duplicates" in records:
+        own = _settings(records, "duplicates")
+        near = f", among the {own['k']} nearest" if own.get("k") else ""
+        kept = {"largest": "the largest stays", "real_first": "a real one stays before a synthetic one"}
+        stays = kept.get(own.get("keep", ""), "one, drawn by the seed, stays")
+        rules.append(("duplicate", f"groups linked by a cosine above {own.get('threshold')}{near}; {stays}"))
+    return [*rules, ("selection", selected(selection))]
+
+
+def selected(selection: dict[str, Any]) -> str:
+    """How the images that were left were cut to the data set.
+
+    selection: the settings of the select stage, or those of selection.json, which a data set of its own may have.
+    """
+    method = selection.get("method")
+    kind = (method.get("kind") if isinstance(method, dict) else method) or "pareto"
+    size = selection.get("size") or selection.get("target_size")
+    text = METHODS.get(str(kind).lower(), f"removed in the order of the method {kind}")
+    if size:
+        text += f", down to {size:,} images"
+    elif str(kind).lower() == "pareto":
+        text += ", up to the largest of the three knees"
+    quotas = {**selection, **(selection.get("quotas") or {})}
+    if quotas.get("per_concept_max"):
+        text += f"; at most {quotas['per_concept_max']:,} images of a concept"
+    if quotas.get("synthetic_share") is not None:
+        text += f"; at most {100 * quotas['synthetic_share']:.0f} % synthetic"
+    return text
+
+
+def leakage(space: Workspace, records: Records) -> str:
+    """The certificate: against which test sets the images were screened, and how."""
+    if "leakage" not in records:
+        return "**Not screened.** No evaluation set was compared with these images; accuracies on any may be too high."
+    result = records["leakage"].get("result") or {}
+    threshold = _settings(records, "leakage").get("threshold")
+    certificate = read_json(space.stage_folder("leakage") / "certificate.json") or {}
+    text = (
+        f"Every readable image was compared with every test image below; above a cosine of {threshold} it was dropped."
+    )
+    sets = [
+        (plain(one.get("name", "")), f"`{str(one.get('sha256', ''))[:16]}`", f"{one.get('images', 0):,}",
+         f"{one.get('unreadable', 0):,}")
+        for one in certificate.get("sets", [])
+    ]  # fmt: skip
+    if sets:
+        return f"{text}\n\n" + markdown_table(("Test set", "SHA-256 of its images", "Images", "Unreadable"), sets, 2)
+    names = ", ".join(plain(str(name).rstrip("/").rpartition("/")[2]) for name in result.get("tests", []))
+    return f"{text} Test sets: {names}, {result.get('test_images', 0):,} images."
+
+
+def limits(records: Records, stand_ins: list[str]) -> list[str]:
+    """What a user must not expect."""
+    lines = [
+        "No person looked at the images: words, faces, unsafe or offensive pictures may be among them.",
+        "Concepts are what retrieved an image or what it is closest to; they are not labels.",
+        "The images belong to their owners; a row's `licence` and `url` say what is known of it.",
+    ]
+    if stand_ins:
+        lines.insert(
+            0, f"**Made with stand-in models** ({', '.join(stand_ins)}): it shows that every step works, no more."
+        )
+    if "leakage" in records:
+        lines.append("The leakage gate sees copies and near-copies; another photo of the same object passes it.")
+    if "synthesis" in records:
+        lines.append("Synthetic images carry the biases and the mistakes of their generator and of its captions.")
+    return lines
