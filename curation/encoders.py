@@ -1,10 +1,9 @@
-"""Encoders behind narrow seams: image-text models by open_clip, copy descriptors by TorchScript."""
+"""Image-text encoders by open_clip, with CLIPN's `no` text tower."""
 
 import difflib
 import json
 import logging
 import pickle
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,59 +13,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from curation.image_encoder import ImageEncoder, Prepare
 from curation.known_weights import known, verify_file
 from datamodules.files import sha256_file
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NO_BRANCH = "no_branch.safetensors"  # CLIPN's `no` tower, beside a model's weights
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 TEXTS_PER_PASS = 256
 
 
-class Prepare:
-    """Worker side of an encoder: uint8 [H, W, 3] to uint8 [3, S, S]. Light, so that it travels to loader workers.
-
-    square: resize to S x S, skewing; else the short side to S and a centre crop.
-    """
-
-    def __init__(self, size: int, square: bool, resampling: Image.Resampling) -> None:
-        self.size, self.square, self.resampling = size, square, resampling
-
-    def __call__(self, rgb: np.ndarray) -> np.ndarray:
-        """The picture as the encoder takes it."""
-        image = Image.fromarray(rgb)
-        if self.square:
-            image = image.resize((self.size, self.size), self.resampling)
-        else:
-            width, height = image.size
-            # Cut down and rounded to even as torchvision does, so that the models see the pixels they were trained on.
-            wide, high = (int(self.size * side / min(width, height)) for side in (width, height))
-            image = image.resize((wide, high), self.resampling)
-            left, top = round((wide - self.size) / 2), round((high - self.size) / 2)
-            image = image.crop((left, top, left + self.size, top + self.size))
-        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-
-
-class _Encoder(nn.Module):
-    """A frozen image encoder: `prepare` in the worker, `embed_images` on the device."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, prepare: Prepare, mean: Sequence[float], std: Sequence[float], identity: dict[str, Any]) -> None:
-        super().__init__()
-        self.prepare = prepare
-        self.identity = identity
-        self.dim = 0
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """uint8 [N, 3, S, S] as floats, less the mean and over the standard deviation."""
-        return (images.to(self.mean.dtype) - self.mean) / self.std
-
-
-class ImageTextEncoder(_Encoder):
+class ImageTextEncoder(ImageEncoder):
     """An open_clip model, frozen, with CLIPN's `no` text tower where there is one."""
 
     def __init__(
@@ -244,50 +200,3 @@ def embed_words(encoder: ImageTextEncoder, words: list[str], templates: list[str
         total = total + embed([template.replace("{}", word) for word in words])
     assert isinstance(total, Tensor)
     return nn.functional.normalize(total, dim=1).float().cpu().numpy()
-
-
-class CopyDescriptor(_Encoder):
-    """A TorchScript copy descriptor such as SSCD: [N, 3, S, S] normalised images to unit vectors."""
-
-    def __init__(
-        self, script: Any, prepare: Prepare, mean: Sequence[float], std: Sequence[float], identity: dict[str, Any]
-    ) -> None:
-        super().__init__(prepare, mean, std, identity)
-        self.script = script
-        self.eval().requires_grad_(False)
-        with torch.no_grad():
-            self.dim = int(self.embed_images(torch.zeros(1, 3, prepare.size, prepare.size, dtype=torch.uint8)).shape[1])
-
-    @staticmethod
-    def load(
-        path: str, image_size: int = 320, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
-    ) -> "CopyDescriptor":
-        """Loads a TorchScript file, on the CPU; images are resized to a square of image_size px (SSCD's 320).
-
-        mean, std: of each channel, for pixels in [0, 1].
-        Raises FileNotFoundError or ValueError naming the yaml key.
-        """
-        file = Path(path)
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"curation.embed.copy.model: {path} does not exist. SSCD's published models are listed in "
-                "github.com/facebookresearch/sscd-copy-detection (sscd_disc_mixup.torchscript.pt); download one and "
-                "give the file's path"
-            )
-        verify_file(file, "curation.embed.copy.model")
-        try:
-            with warnings.catch_warnings():  # TorchScript is SSCD's published format, whatever torch thinks of it
-                warnings.filterwarnings("ignore", ".*torch.jit.*")
-                script = torch.jit.load(path, map_location="cpu").float()
-        except RuntimeError as error:
-            raise ValueError(f"curation.embed.copy.model: {path} is no TorchScript file ({_brief(error)})") from error
-        prepare = Prepare(image_size, True, Image.Resampling.BILINEAR)
-        return CopyDescriptor(script, prepare, mean, std, {"name": path, "files": {file.name: sha256_file(file)}})
-
-    def embed_images(self, images: Tensor) -> Tensor:
-        """Unit float32 [N, D] of uint8 [N, 3, S, S]."""
-        features = self.script(self.normalise(images.to(self.mean.device)))
-        return nn.functional.normalize(features.float(), dim=1)
-
-
-Encoder = ImageTextEncoder | CopyDescriptor

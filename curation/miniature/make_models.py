@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from curation.clipn import NoBranch, clipn_losses, save_no_branch
-from curation.encoders import IMAGENET_MEAN, IMAGENET_STD
+from curation.image_encoder import IMAGENET_MEAN, IMAGENET_STD
 from curation.miniature.drawing import PATTERNS, WORDS, altered, card, fabric, other, written
 
 SIDE = 48

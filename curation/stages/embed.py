@@ -10,7 +10,9 @@ import numpy as np
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from curation.encoders import NO_BRANCH, CopyDescriptor, Encoder, ImageTextEncoder
+from curation.copy_descriptors import CopyDescriptor
+from curation.encoders import NO_BRANCH, ImageTextEncoder
+from curation.image_encoder import ImageEncoder
 from curation.images import ImageReader
 from curation.packaged import resolve
 from curation.prediction import Loop, Output, predict_rows
@@ -79,13 +81,13 @@ class Copy:
 class Embedder(LightningModule):
     """Unit embeddings of one batch from every encoder."""
 
-    def __init__(self, encoders: dict[str, Encoder]) -> None:
+    def __init__(self, encoders: dict[str, ImageEncoder]) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Name -> float32 [N, D]."""
-        return {name: cast(Encoder, encoder).embed_images(batch[name]) for name, encoder in self.encoders.items()}
+        return {name: cast(ImageEncoder, encoder).embed_images(batch[name]) for name, encoder in self.encoders.items()}
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,12 @@ class Embed(Stage):
         if missing:
             raise type(missing[0])(". Also, ".join(str(error) for error in missing))
 
-    def encoders(self) -> dict[str, Encoder]:
+    def encoders(self) -> dict[str, ImageEncoder]:
         """Name of the stored array -> encoder."""
         return {name: load() for name, load in self._loaders().items()}
 
-    def _loaders(self) -> dict[str, Callable[[], Encoder]]:
-        loaders: dict[str, Callable[[], Encoder]] = {"image": self.image_text.load, "copy": self.copy.load}
+    def _loaders(self) -> dict[str, Callable[[], ImageEncoder]]:
+        loaders: dict[str, Callable[[], ImageEncoder]] = {"image": self.image_text.load, "copy": self.copy.load}
         if self.clipn is not None:
             loaders["clipn"] = functools.partial(self.clipn.load, key="curation.embed.clipn")
         return loaders
@@ -156,7 +158,7 @@ def image_reader(context: Context) -> ImageReader:
 
 
 def embed_rows(
-    context: Context, encoders: dict[str, Encoder], reader: ImageReader, rows: np.ndarray, title: str, folder: Any,
+    context: Context, encoders: dict[str, ImageEncoder], reader: ImageReader, rows: np.ndarray, title: str, folder: Any,
     keys: Any, loop: Loop,
 ) -> None:  # fmt: skip
     """The prediction loop of the encoders over rows of an index."""

@@ -1,4 +1,4 @@
-"""Encoders against open_clip's own path from picture to embedding, and TorchScript descriptors."""
+"""Encoders against open_clip's own path from picture to embedding."""
 
 import json
 import shutil
@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from curation.encoders import CopyDescriptor, ImageTextEncoder, Prepare
+from curation.encoders import ImageTextEncoder
 from datamodules.files import sha256_file
-from tests.tiny import CLIP, Pixels, picture, save_clip, save_descriptor
+from tests.tiny import CLIP, picture, save_clip
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -31,7 +31,7 @@ def pictures(count: int = 5, width: int = 53, height: int = 31) -> list[np.ndarr
     return [np.asarray(picture(number, 64).resize((width, height))) for number in range(count)]
 
 
-def batch(encoder: ImageTextEncoder | CopyDescriptor, images: list[np.ndarray]) -> Tensor:
+def batch(encoder: ImageTextEncoder, images: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack([encoder.prepare(image) for image in images]))
 
 
@@ -124,56 +124,3 @@ def test_image_text_encoder__folders_that_hold_no_model(folder: Path, tmp_path: 
     (tmp_path / "open_clip_pytorch_model.bin").write_bytes(b"<html>404</html>")
     with pytest.raises(ValueError, match=r"curation\.embed\.image_text\.model: the weights in .* or are damaged"):
         ImageTextEncoder.load(str(tmp_path))
-
-
-def test_copy_descriptor__unit_output_of_the_script(tmp_path: Path) -> None:
-    path = save_descriptor(tmp_path / "copy.pt")
-    descriptor = CopyDescriptor.load(str(path), 24)
-    images = batch(descriptor, pictures())
-    assert images.shape == (5, 3, 24, 24) and images.dtype == torch.uint8
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    own = nn.functional.normalize(Pixels()((images / 255 - mean) / std), dim=1)
-    torch.testing.assert_close(descriptor.embed_images(images), own, atol=1e-5, rtol=0)
-    assert descriptor.dim == 108
-    assert descriptor.identity == {"name": str(path), "files": {"copy.pt": sha256_file(path)}}
-
-
-def test_copy_descriptor__own_mean_and_deviation(tmp_path: Path) -> None:
-    class Plain(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.flatten(1) + 1
-
-    torch.jit.save(torch.jit.trace(Plain(), torch.zeros(1, 3, 2, 2)), str(tmp_path / "plain.pt"))
-    descriptor = CopyDescriptor.load(str(tmp_path / "plain.pt"), 2, mean=(0.5, 0.5, 0.5), std=(0.5, 0.25, 0.125))
-    image = torch.full((1, 3, 2, 2), 255, dtype=torch.uint8)
-    expected = torch.tensor([2.0] * 4 + [3.0] * 4 + [5.0] * 4)
-    torch.testing.assert_close(descriptor.embed_images(image)[0], expected / expected.norm())
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>404</html>"])
-def test_copy_descriptor__files_that_are_no_torchscript(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "copy.pt").write_bytes(content)
-    with pytest.raises(ValueError, match=r"curation\.embed\.copy\.model: .*copy\.pt is no TorchScript file"):
-        CopyDescriptor.load(str(tmp_path / "copy.pt"))
-
-
-def test_copy_descriptor__plain_weights_are_no_torchscript(tmp_path: Path) -> None:
-    torch.save({"weight": torch.zeros(3)}, tmp_path / "copy.pt")
-    with pytest.raises(ValueError, match=r"curation\.embed\.copy\.model: .*copy\.pt is no TorchScript file"):
-        CopyDescriptor.load(str(tmp_path / "copy.pt"))
-
-
-def test_copy_descriptor__missing_file_says_where_to_get_one() -> None:
-    with pytest.raises(FileNotFoundError, match=r"curation\.embed\.copy\.model: .*sscd_disc_mixup\.torchscript\.pt"):
-        CopyDescriptor.load("nowhere.pt")
-
-
-def test_prepare__square_skews_and_crop_does_not() -> None:
-    # Left half red, right half blue, twice as wide as high: a centre crop sees half of each, and so does the square.
-    rgb = np.zeros((20, 40, 3), np.uint8)
-    rgb[:, :20, 0] = rgb[:, 20:, 2] = 255
-    rgb[:, :5] = rgb[:, -5:] = 255  # white ends, which only the square shows
-    square, cropped = (Prepare(10, square, Image.Resampling.NEAREST)(rgb) for square in (True, False))
-    assert square.shape == cropped.shape == (3, 10, 10) and square.flags.c_contiguous
-    assert square[:, 0, 0].tolist() == [255, 255, 255] and cropped[:, 0, 0].tolist() == [255, 0, 0]
-    assert cropped[:, 0, 4].tolist() == [255, 0, 0] and cropped[:, 0, 5].tolist() == [0, 0, 255]

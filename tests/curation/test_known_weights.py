@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from curation.encoders import CopyDescriptor, ImageTextEncoder
+from curation.copy_descriptors import CopyDescriptor
+from curation.encoders import ImageTextEncoder
 from curation.known_weights import KNOWN, known, named_models, verify_file
 from curation.stages.embed import Embed, ImageText
 from curation.stages.ood import Ood

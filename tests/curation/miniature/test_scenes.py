@@ -174,7 +174,7 @@ def test_weights__tell_fabrics_from_other_scenes() -> None:
 def test_weights__tell_copies_from_other_fabrics() -> None:
     from torch import from_numpy, inference_mode
 
-    from curation.encoders import CopyDescriptor
+    from curation.copy_descriptors import CopyDescriptor
 
     rng = np.random.default_rng(11)
     originals = [fabric(rng, PATTERNS[row % 10]).image for row in range(60)]
