@@ -1,17 +1,15 @@
 """CLIPN's `no` text tower: what an image does not show (Wang et al. 2023; spec of the published code)."""
 
 import copy
-import pickle
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from curation.clipn_checkpoints import TOWER, check_base, is_no, load_keys, read_weights
+
 PROMPTS = 16
-# The text tower's top-level names; each has a twin ending in _no.
-TOWER = ("transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection")
 
 
 class NoBranch(nn.Module):
@@ -68,27 +66,24 @@ class NoBranch(nn.Module):
         return choices[drawn.to(choices.device)]
 
 
-def load_no_branch(clip: nn.Module, path: Path) -> NoBranch:
-    """The `no` tower of a file: ours (only `_no` keys), or CLIPN's training checkpoint.
+def load_no_branch(clip: nn.Module, path: Path, key: str = "curation.ood.no_branch") -> NoBranch:
+    """The `no` tower of a file: ours (only `_no` keys), or CLIPN's training checkpoint of the same image-text model.
 
-    Raises FileNotFoundError, or ValueError listing the keys that are missing or left over.
+    key: the yaml key that names the file, for errors.
+    Raises FileNotFoundError, or ValueError listing the keys that are missing or left over, or those of the image tower
+    and the first text tower that are not the given model's.
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"curation.ood.no_branch: {path} does not exist; "
-            "train one with `python -m pas_train fit --config clipn.yaml`"
+            f"{key}: {path} does not exist; train one with `python -m pas_train fit --config clipn.yaml`"
         )
     branch = NoBranch(clip)
-    state = {re.sub(r"^module\.", "", key): value for key, value in _read(path).items()}
-    own = {key: value.float() for key, value in state.items() if _is_no(key)}
-    expected = branch.state_dict()
-    missing, extra = sorted(set(expected) - set(own)), sorted(set(own) - set(expected))
-    shapes = [key for key in set(own) & set(expected) if own[key].shape != expected[key].shape]
-    if missing or extra or shapes:
-        wrong = [f"missing {_some(missing)}"] * bool(missing) + [f"left over {_some(extra)}"] * bool(extra)
-        wrong += [f"of another shape {_some(shapes)}"] * bool(shapes)
-        raise ValueError(f"curation.ood.no_branch: {path} does not fit the image-text model: {'; '.join(wrong)}")
-    branch.load_state_dict(own)
+    state = read_weights(path, key)
+    own = {name: value for name, value in state.items() if is_no(name)}
+    load_keys(branch, own, f"{key}: {path} does not fit the image-text model")
+    base = {name: value for name, value in state.items() if not is_no(name)}
+    if base:
+        check_base(clip, base, f"{key}: {path} is not of this image-text model")
     return branch
 
 
@@ -102,36 +97,6 @@ def save_no_branch(branch: NoBranch, path: Path, dtype: torch.dtype = torch.floa
         save_file(
             {key: value.detach().to(dtype).contiguous().cpu() for key, value in branch.state_dict().items()}, temporary
         )
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(
-            f"curation.ood.no_branch: {path} is damaged or no weight file ({reason}); fetch or train it again"
-        ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else None
-    if not isinstance(state, dict):
-        raise ValueError(
-            f"curation.ood.no_branch: {path} holds no weights by name; give the file that "
-            "`python -m pas_train fit --config clipn.yaml` wrote, or CLIPN's training checkpoint"
-        )
-    return state
-
-
-def _is_no(key: str) -> bool:
-    return any(key == f"{name}_no" or key.startswith(f"{name}_no.") for name in TOWER) or key == "prompt_no"
-
-
-def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:6]) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")
 
 
 def clipn_losses(

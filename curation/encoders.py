@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from curation.clipn_checkpoints import holds_no_tower, load_base
 from curation.image_encoder import ImageEncoder, Prepare
 from curation.known_weights import known, verify_file
 from datamodules.files import sha256_file
@@ -53,7 +54,10 @@ class ImageTextEncoder(ImageEncoder):
         net, settings, tokenizer = _open_folder(folder, key) if is_folder else _open_named(model, pretrained, key)
         beside = folder / NO_BRANCH
         path = Path(no_branch) if no_branch else (beside if is_folder and beside.is_file() else None)
-        branch = load_no_branch(net, path) if path is not None else None
+        branch_key, whole = "curation.ood.no_branch", Path(pretrained or "")
+        if path is None and not is_folder and holds_no_tower(whole):  # a checkpoint of CLIPN: all its towers are used
+            path, branch_key = whole, f"{key}.pretrained"
+        branch = load_no_branch(net, path, branch_key) if path is not None else None
         files = [folder / name for name in WEIGHTS] if is_folder else [Path(pretrained or "")]
         checksums = {file.name: sha256_file(file) for file in [*files, path] if file is not None and file.is_file()}
         identity = {"name": model, "pretrained": pretrained, "files": checksums}
@@ -154,7 +158,9 @@ def _open_named(model: str, pretrained: str | None, key: str) -> tuple[nn.Module
     root.setLevel(logging.CRITICAL)  # open_clip tells the root logger what the error tells again
     try:
         _find_weights(model, pretrained)
-        net = open_clip.create_model(model, pretrained=pretrained)
+        whole = Path(pretrained or "")
+        is_clipn = holds_no_tower(whole)  # open_clip would refuse the second text tower's names
+        net = open_clip.create_model(model, pretrained=None if is_clipn else pretrained)
         tokenizer = open_clip.get_tokenizer(model)
     except (OSError, RuntimeError, ValueError, TypeError, AssertionError, pickle.UnpicklingError) as error:
         entry = known(name)
@@ -166,6 +172,8 @@ def _open_named(model: str, pretrained: str | None, key: str) -> tuple[nn.Module
         ) from error
     finally:
         root.setLevel(before)
+    if is_clipn:
+        load_base(net, whole, f"{key}.pretrained")
     return net.float(), open_clip.get_model_preprocess_cfg(net), tokenizer
 
 
