@@ -56,8 +56,7 @@ def filters(records: Records, selection: dict[str, Any]) -> list[tuple[str, str]
         k = _settings(records, "retrieve").get("k")
         rules.append(("not_retrieved", "found by no concept" + (f" among its {k} nearest images" if k else "")))
     if "leakage" in records:
-        threshold = _settings(records, "leakage").get("threshold")
-        rules.append(("leak", f"cosine of the copy descriptors to a test image above {threshold}"))
+        rules.append(("leak", f"{leak_rule(_settings(records, 'leakage'))} to a test image"))
     if "duplicates" in records:
         own = _settings(records, "duplicates")
         near = f", among the {own['k']} nearest" if own.get("k") else ""
@@ -88,23 +87,33 @@ def selected(selection: dict[str, Any]) -> str:
     return text
 
 
+def leak_rule(settings: dict[str, Any]) -> str:
+    """What is held against which threshold."""
+    normalised = settings.get("score_normalisation")
+    if normalised:
+        return f"normalised similarity of the copy descriptors above {normalised.get('threshold')}"
+    return f"cosine of the copy descriptors above {settings.get('threshold')}"
+
+
 def leakage(space: Workspace, records: Records) -> str:
     """The certificate: against which test sets the images were screened, and how."""
     if "leakage" not in records:
         return "**Not screened.** No evaluation set was compared with these images; accuracies on any may be too high."
     result = records["leakage"].get("result") or {}
-    threshold = _settings(records, "leakage").get("threshold")
+    rule = leak_rule(_settings(records, "leakage"))
     certificate = read_json(space.stage_folder("leakage") / "certificate.json") or {}
-    text = (
-        f"Every readable image was compared with every test image below; above a cosine of {threshold} it was dropped."
-    )
+    text = f"Every readable image was compared with every test image below; dropped: {rule}."
+    if _settings(records, "leakage").get("whole_groups"):
+        text += " The near-copies of what leaks were dropped with it."
     sets = [
-        (plain(one.get("name", "")), f"`{str(one.get('sha256', ''))[:16]}`", f"{one.get('images', 0):,}",
-         f"{one.get('unreadable', 0):,}")
-        for one in certificate.get("sets", [])
+        (plain(one["name"]), f"`{one['sha256'][:16]}`", f"{one['images']:,}", f"{one['unreadable']:,}",
+         f"{one['removed']:,}")
+        for one in certificate.get("tests", [])
     ]  # fmt: skip
     if sets:
-        return f"{text}\n\n" + markdown_table(("Test set", "SHA-256 of its images", "Images", "Unreadable"), sets, 2)
+        return f"{text}\n\n" + markdown_table(
+            ("Test set", "SHA-256 of its images", "Images", "Unreadable", "Removed for it"), sets, 3
+        )
     names = ", ".join(plain(str(name).rstrip("/").rpartition("/")[2]) for name in result.get("tests", []))
     return f"{text} Test sets: {names}, {result.get('test_images', 0):,} images."
 

@@ -9,7 +9,7 @@ import numpy as np
 from curation.report.tables import SCORE_NAMES, TrainingRun
 from curation.report.view import View
 
-KEPT, DROPPED, INK, GRID = "#2f6db3", "#d9772b", "#3b4252", "#e3e7ee"
+KEPT, DROPPED, MADE, INK, GRID = "#2f6db3", "#d9772b", "#8067c4", "#3b4252", "#e3e7ee"
 POINTS = 1500  # of a curve; a drawing of more only makes the file larger
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9, "axes.titlesize": 10,
@@ -31,7 +31,7 @@ def knee_curves(view: View) -> str | None:
     removed = np.cumsum(sizes)
     thin = np.unique(np.linspace(0, len(sizes) - 1, POINTS).astype(int))
     with drawing(3) as (figure, axes):
-        for axis, name, knee in zip(axes, SCORE_NAMES, result["knees"], strict=False):
+        for axis, name, knee in zip(axes, SCORE_NAMES, result.get("knees") or [None] * 3, strict=False):
             means = np.bincount(front[rows].astype(int), weights=view.numbers(name)[rows]) / np.maximum(sizes, 1)
             axis.plot(removed[thin], means[thin], color=KEPT, lw=1.6)
             axis.axvline(result["cut"], color=INK, lw=1.2, label=f"cut {result['cut']:,}")
@@ -46,20 +46,40 @@ def knee_curves(view: View) -> str | None:
         return to_svg(figure)
 
 
+Parts = list[tuple[np.ndarray, str, str]]  # mask of rows [N], colour, name
+SIMILARITIES = {
+    "concept_similarity": "Similarity to the best concept",
+    "leak_similarity": "Similarity to a test image",
+    "leak_score": "The same, normalised",
+}
+
+
 def histograms(view: View) -> str | None:
     """Scores of kept and of dropped images."""
-    similarities = {
-        "concept_similarity": "Similarity to the best concept",
-        "leak_similarity": "Similarity to a test image",
-    }
-    drawn = [(name, title, view.numbers(name)) for name, title in {**SCORE_NAMES, **similarities}.items()]
+    return _histograms(view, [(view.kept, KEPT, "kept"), (~view.kept, DROPPED, "dropped")])
+
+
+def histograms_by_source(view: View) -> str | None:
+    """Scores of real and of synthetic images, each as a share of its own; None where one of them is missing."""
+    if not view.synthetic.any() or view.synthetic.all():
+        return None
+    return _histograms(view, [(~view.synthetic, KEPT, "real"), (view.synthetic, MADE, "synthetic")], share=True)
+
+
+def _histograms(view: View, parts: Parts, share: bool = False) -> str | None:
+    """Every score that there is, three in a row.
+
+    share: percent of the images of each part, so that a large part does not hide a small one; else counts on a
+    logarithmic axis, where the few images between two peaks, among which the cut lies, can be seen.
+    """
+    drawn = [(name, title, view.numbers(name)) for name, title in {**SCORE_NAMES, **SIMILARITIES}.items()]
     drawn = [(name, title, values) for name, title, values in drawn if not np.isnan(values).all()]
     if not drawn:
         return None
     with drawing(3, rows=-(-len(drawn) // 3)) as (figure, axes):
         for axis in axes[len(drawn) :]:
             axis.set_visible(False)
-        for axis, (name, title, values) in zip(axes, drawn, strict=False):
+        for place, (axis, (name, title, values)) in enumerate(zip(axes, drawn, strict=False)):
             seen = ~np.isnan(values)
             if name == "text_gap":
                 title += " (with text)"
@@ -69,14 +89,37 @@ def histograms(view: View) -> str | None:
                 axis.text(0.5, 0.5, "no image", transform=axis.transAxes, ha="center")
                 continue
             edges = np.histogram_bin_edges(values[seen], bins=40)
-            for mask, colour, label in ((view.kept, KEPT, "kept"), (~view.kept, DROPPED, "dropped")):
-                axis.hist(values[seen & mask], bins=edges, color=colour, alpha=0.6, label=label)
-            axis.legend(loc="upper right")
-            threshold = (view.records.get("leakage", {}).get("settings") or {}).get("threshold")
-            if name == "leak_similarity" and threshold is not None:
-                axis.axvline(threshold, color=INK, lw=1.2)
-        axes[0].set_ylabel("images")
+            for mask, colour, label in parts:
+                _steps(axis, values[seen & mask], edges, colour, label, share)
+            if not share:
+                axis.set_yscale("log")
+                axis.set_ylim(bottom=0.7)
+            if place % 3 == 0:
+                axis.set_ylabel("% of the images" if share else "images")
+            line = _threshold(view, name)
+            if line is not None:
+                axis.axvline(line, color=INK, lw=1.2)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(parts))
         return to_svg(figure)
+
+
+def _steps(axis: Any, values: np.ndarray, edges: np.ndarray, colour: str, label: str, share: bool) -> None:
+    weights = np.full(len(values), 100 / max(1, len(values))) if share else None
+    options = {"bins": edges, "weights": weights, "color": colour}
+    axis.hist(values, histtype="stepfilled", alpha=0.3, label=label, **options)
+    axis.hist(values, histtype="step", lw=1.2, **options)
+
+
+def _threshold(view: View, name: str) -> float | None:
+    """The leakage threshold, on the similarity that is held against it."""
+    normalised = "leak_score" in view.ledger.column_names
+    if name != ("leak_score" if normalised else "leak_similarity"):
+        return None
+    settings = (view.records.get("leakage") or {}).get("settings") or {}
+    if normalised:
+        return ((settings.get("score_normalisation") or {}).get("threshold")) or None
+    return settings.get("threshold")
 
 
 def training_curves(run: TrainingRun) -> str | None:
@@ -107,10 +150,12 @@ class drawing:
     def __enter__(self) -> tuple[Any, list[Any]]:
         import matplotlib
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
 
         self.context = matplotlib.rc_context(STYLE)
         self.context.__enter__()
-        figure = Figure(figsize=(11, 2.9 * self.rows), layout="constrained")
+        # Titles clear of the row above; inches.
+        figure = Figure(figsize=(11, 2.9 * self.rows), layout=ConstrainedLayoutEngine(h_pad=0.1))
         return figure, list(np.atleast_1d(figure.subplots(self.rows, self.columns)).ravel())
 
     def __exit__(self, *error: Any) -> None:

@@ -42,7 +42,7 @@ def kept(view: View) -> list[Tile]:
 
 def unreadable(view: View) -> list[Strip]:
     """What ingest refused, by reason, most frequent first."""
-    rows = np.flatnonzero(np.equal(view.reasons, "unreadable"))
+    rows = np.flatnonzero(view.dropped("unreadable"))
     causes = [view.value("reason", int(row)) or "unknown" for row in rows]
     names, counts = np.unique(np.asarray(causes, dtype=str), return_counts=True)
     strips = []
@@ -58,7 +58,7 @@ def unreadable(view: View) -> list[Strip]:
 
 def not_retrieved(view: View) -> list[Tile]:
     """A draw of the images that no concept found."""
-    return view.tiles(view.draw(np.flatnonzero(np.equal(view.reasons, "not_retrieved")), view.settings.samples // 2))
+    return view.tiles(view.draw(np.flatnonzero(view.dropped("not_retrieved")), view.settings.samples // 2))
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ class Pair:
 def leaks(view: View) -> tuple[list[Pair], list[Pair]]:
     """Pairs (image of the pool, its closest test image): those dropped, and those just below the threshold."""
     similarity = view.numbers("leak_similarity")
-    dropped = np.flatnonzero(np.equal(view.reasons, "leak"))
+    dropped = np.flatnonzero(view.dropped("leak"))
     dropped = dropped[np.argsort(-similarity[dropped], kind="stable")]
     if len(dropped) > view.settings.pairs:  # from the surest to the most doubtful
         dropped = dropped[np.linspace(0, len(dropped) - 1, view.settings.pairs).round().astype(int)]
-    seen = np.flatnonzero(~np.isnan(similarity) & ~np.equal(view.reasons, "leak"))
+    seen = np.flatnonzero(~np.isnan(similarity) & ~view.dropped("leak"))
     close = seen[np.argsort(-similarity[seen], kind="stable")][: view.settings.pairs // 2]
     tests = TestImages(view)
     pairs = [[_leak_pair(view, tests, int(row), similarity[row]) for row in rows] for rows in (dropped, close)]
@@ -102,10 +102,9 @@ class TestImages:
         space = Workspace(view.space.stage_folder("leakage") / "tests")
         if space.stage_record("index") is None:
             return
-        names = {root: path.name for root, path in space.roots.items()}
         self.reader = ImageReader(space.index, space.roots, LIMITS)
         pairs = zip(space.index["root"].to_pylist(), space.index["key"].to_pylist(), strict=True)
-        self.places = {f"{names[root]}/{key}": row for row, (root, key) in enumerate(pairs)}
+        self.places = {f"{root}/{key}": row for row, (root, key) in enumerate(pairs)}
 
     def rgb(self, origin: str) -> np.ndarray | None:
         """The decoded test image, None where it cannot be reached."""
@@ -121,31 +120,8 @@ class TestImages:
         return None
 
 
-def duplicates(view: View) -> list[Strip]:
-    """The largest groups of copies: the one that was drawn first, then its copies."""
-    groups = view.numbers("duplicate_group")
-    rows = np.flatnonzero(~np.isnan(groups))
-    names, inverse, sizes = np.unique(groups[rows], return_inverse=True, return_counts=True)
-    strips = []
-    for place in np.argsort(-sizes, kind="stable")[: view.settings.groups]:
-        if sizes[place] < 2:
-            break
-        members = rows[inverse == place]
-        members = members[np.argsort(np.equal(view.reasons[members], "duplicate"), kind="stable")]
-        shown = members[: view.settings.per_group]
-        tiles = [view.tile(int(row), _fate(view, int(row)), "" if view.reasons[row] else "kept") for row in shown]
-        more = f"{len(members) - len(shown)} more not shown" if len(members) > len(shown) else ""
-        strips.append(Strip(f"{len(members)} images", more, tiles))
-    return strips
-
-
-def _fate(view: View, row: int) -> str:
-    named = {None: "kept", "duplicate": "copy", "leak": "leak", "pareto": "out of domain"}
-    return named.get(view.reasons[row], str(view.reasons[row]))
-
-
 def fronts(view: View) -> list[Strip]:
-    """Pictures of the first fronts, then those on both sides of the cut."""
+    """Pictures of the first fronts, then those on both sides of the cut, and those that a quota leaves out."""
     front, rank = view.numbers("front"), view.numbers("removal_rank")
     ranked = np.flatnonzero(~np.isnan(rank))
     ranked = ranked[np.argsort(rank[ranked])]
@@ -159,9 +135,14 @@ def fronts(view: View) -> list[Strip]:
         mark = "kept" if stays.all() else "removed" if not stays.any() else "cut runs through it"
         noun = "image" if len(rows) == 1 else "images"
         strips.append(Strip(f"Front {number}", f"{len(rows):,} {noun}", view.tiles(rows[:count], "ood"), mark))
-    before, after = ranked[~kept_rows[ranked]], ranked[kept_rows[ranked]]
+    before, after = ranked[view.dropped("selection")[ranked]], ranked[kept_rows[ranked]]
+    over = ranked[view.dropped("quota")[ranked]]
     if len(before):
+        if not strips:  # another method than fronts
+            strips.append(Strip("First removed", "", view.tiles(before[:count], "ood"), "removed"))
         strips.append(Strip("Last removed", "just before the cut", view.tiles(before[-count:], "ood"), "removed"))
+    if len(over):
+        strips.append(Strip("Over the quota", f"{len(over):,} images", view.tiles(over[-count:], "ood"), "removed"))
     if len(after):
         strips.append(Strip("First kept", "just after the cut", view.tiles(after[:count], "ood"), "kept"))
         strips.append(Strip("Last of all", "deepest in the domain", view.tiles(after[-count:], "ood"), "kept"))

@@ -4,12 +4,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from curation.card_text import selected
 from curation.ledger import STAGES
-from curation.report import concepts, figures, galleries, tables
-from curation.report.view import ReportSettings, View
+from curation.provenance import models, selected_from
+from curation.report import concepts, figures, galleries, groups, tables
+from curation.report.view import EARLY, ReportSettings, View
 from datamodules.files import atomic
-
-REASONS = ("unreadable", "not_retrieved", "leak", "duplicate", "pareto")
 
 
 def write_report(workspace: Path, out: Path | None = None, settings: ReportSettings | None = None) -> Path:
@@ -29,7 +29,8 @@ def write_report(workspace: Path, out: Path | None = None, settings: ReportSetti
 def content(view: View) -> dict[str, Any]:
     """All that the template shows."""
     rows = tables.funnel_rows(view)
-    used = tables.models(view)
+    settings, reads = selected_from(view.space)
+    used = models(view.records, reads)
     done = {stage: view.state(stage) == "done" for stage in STAGES}
     runs = tables.training_runs(view.space.root)
     leaks, close = galleries.leaks(view) if done["leakage"] else ([], [])
@@ -37,6 +38,7 @@ def content(view: View) -> dict[str, Any]:
         "domain": view.owner.get("domain") or view.space.root.name,
         "pool": view.owner.get("pool"),
         "funnel": rows,
+        "others": tables.data_sets(view, rows[0]),
         "synthetic": any(row["synthetic"] for row in rows),
         "models": used,
         "stand_ins": [model for model in used if model.stand_in],
@@ -44,10 +46,9 @@ def content(view: View) -> dict[str, Any]:
         "state": {stage: view.state(stage) for stage in done},
         "result": (view.records.get("select") or {}).get("result"),
         "settings": {stage: record.get("settings") or {} for stage, record in view.records.items()},
-        "count": {
-            reason: int((view.reasons == reason).sum())
-            for reason in ("unreadable", "not_retrieved", "leak", "duplicate", "pareto")
-        },  # fmt: skip
+        "count": {reason: int(view.dropped(reason).sum()) for reason in (*EARLY, "selection", "quota")},
+        "rule": selected(settings) if settings else "",
+        "method": (settings.get("method") or {}).get("kind") or "pareto",
         "with_text": int((view.numbers("text_area") > 0).sum()),
         "origins": concepts.origins(view),
         "per_concept": concepts.images_per_concept(view),
@@ -57,11 +58,12 @@ def content(view: View) -> dict[str, Any]:
         "not_retrieved": galleries.not_retrieved(view) if done["retrieve"] else [],
         "leaks": leaks,
         "close": close,
-        "duplicates": galleries.duplicates(view) if done["duplicates"] else [],
+        "groups": groups.duplicate_groups(view) if done["duplicates"] else None,
         "text": galleries.text(view) if done["text"] else [],
         "fronts": galleries.fronts(view) if done["select"] else [],
         "knees": figures.knee_curves(view) if done["select"] else None,
         "histograms": figures.histograms(view),
+        "by_source": figures.histograms_by_source(view),
         "answer": tables.answer(view),
         "backbones": tables.BACKBONES,
         "runs": [{"run": run, "curve": figures.training_curves(run)} for run in runs],

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curation.card_text import selected
 from curation.ledger import funnel
 from curation.report.view import View
 from datamodules.files import read_json
 
 # Column of the ledger -> its name for the reader. The order is that of the knees.
 SCORE_NAMES = {"ood": "Out of domain", "ood_general": "Out of the general domain", "text_gap": "Leaning on text"}
-ROLES = {"image_text": "image-text encoder", "copy": "copy descriptor", "clipn": "out-of-domain encoder",
-         "detector": "text detector", "no_branch": "“no” text tower"}  # fmt: skip
 BACKBONES = {"pixels": "raw pixels", "untrained": "untrained", "trained": "trained"}
 TITLES = {"auroc": "AUROC of the scores, in domain against outside"}
 PROTOCOLS = {"knn": "k-NN", "linear": "linear probe"}
@@ -22,44 +24,42 @@ PROTOCOLS = {"knn": "k-NN", "linear": "linear probe"}
 def funnel_rows(view: View) -> list[dict[str, Any]]:
     """Counts after each step, the change to the step before, and bar lengths in percent of the first."""
     rows = funnel(view.ledger)
-    first = max(1, rows[0]["real"] + rows[0]["synthetic"])
+    quota = view.dropped("quota")
+    if quota.any():  # what the order keeps, before the quotas
+        inside = {"real": int((quota & ~view.synthetic).sum()), "synthetic": int((quota & view.synthetic).sum())}
+        rows.insert(-1, {"stage": "in the domain", **{name: rows[-1][name] + inside[name] for name in inside}})
     before = None
     for row in rows:
         row["total"] = row["real"] + row["synthetic"]
         row["dropped"] = None if before is None else before - row["total"]
-        row["bars"] = [100 * row["real"] / first, 100 * row["synthetic"] / first]
         before = row["total"]
-    return rows
+    return [_with_bars(row, rows[0]) for row in rows]
 
 
-@dataclass(frozen=True)
-class Model:
-    """A model that the data set was made with."""
-
-    role: str
-    name: str
-    checksum: str
-    stand_in: bool
+def _with_bars(row: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+    whole = max(1, first["real"] + first["synthetic"])
+    return {**row, "bars": [100 * row["real"] / whole, 100 * row["synthetic"] / whole]}
 
 
-def models(view: View) -> list[Model]:
-    """The models of the finished stages."""
-    found = []
-    for stage in ("concepts", "captions", "synthesis", "search", "embed", "text", "ood"):
-        if view.state(stage) != "done":
+def data_sets(view: View, first: dict[str, Any]) -> list[dict[str, Any]]:
+    """The other data sets of the workspace as rows of the funnel, the largest first: name, counts, how it was cut.
+
+    first: the funnel's first row, which the bars are measured against.
+    """
+    rows = []
+    full = (view.records.get("select") or {}).get("result", {}).get("manifest_sha256")
+    for path in sorted((view.space.root / "dataset").glob("*/manifest.parquet")):
+        name = path.parent.name
+        if name == "full":
             continue
-        for role, value in (view.records[stage].get("models") or {}).items():
-            if isinstance(value, dict):
-                found.append(_model(ROLES.get(role, role), value))
-    return found
-
-
-def _model(role: str, value: dict[str, Any]) -> Model:
-    files = value.get("files") if "name" in value else value
-    checksums = [value["sha256"]] if value.get("sha256") else list((files or {}).values())
-    names = [str(value[part]) for part in ("name", "pretrained", "version") if value.get(part)] or list(files or {})
-    stand_in = bool(value.get("stand_in")) or "miniature" in " ".join(names).lower()
-    return Model(role, " · ".join(names), ", ".join(str(item)[:12] for item in checksums[:3]), stand_in)
+        source = pq.read_table(path, columns=["source"])["source"]
+        real, made = (pc.sum(pc.equal(source, kind)).as_py() or 0 for kind in ("real", "synthetic"))
+        own = read_json(path.parent / "selection.json") or {}
+        earlier = "of an earlier selection" if own.get("parent", full) != full else ""
+        row = {"stage": name, "real": real, "synthetic": made, "total": real + made, "dropped": None,
+               "note": earlier, "rule": selected(own) if own else ""}  # fmt: skip
+        rows.append(_with_bars(row, first))
+    return sorted(rows, key=lambda row: (-row["total"], row["stage"]))
 
 
 def stages(view: View) -> list[dict[str, Any]]:

@@ -15,13 +15,14 @@ from PIL import Image
 
 from curation.images import ImageReader
 from curation.ledger import STAGES, drop_reasons, read_ledger
+from curation.provenance import stage_records
 from curation.workspace import Workspace
 from datamodules.decoding import ImageLimits, RefusedImage
 from datamodules.files import read_json
 from datamodules.store import StoreError
 
-# What runs before there are images to look at.
-COLLECTING = ("concepts", "coverage", "captions", "synthesis", "search", "fetch", "scenes", "index")
+# Reasons that stages before the selection give.
+EARLY = ("unreadable", "identical", "not_retrieved", "leak", "duplicate")
 # For looking only: what ingest refused for its size or colour is shown all the same.
 LIMITS = ImageLimits(min_side_px=1, max_aspect=1e6, flat_range=0)
 
@@ -36,7 +37,7 @@ class ReportSettings:
         pairs: Leaking pairs, and images with their text blurred.
         groups: Groups of copies.
         per_group: Pictures of one group or front.
-        fronts: Fronts that are shown, 1 = the first one removed.
+        fronts: Fronts that are shown, 1 = the first one removed (the paper's figure 10 shows these).
         side_px: Longest side of a picture as stored.
         quality: JPEG quality of the pictures.
         seed: Seed of the draws.
@@ -47,7 +48,7 @@ class ReportSettings:
     pairs: int = 12
     groups: int = 10
     per_group: int = 10
-    fronts: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+    fronts: tuple[int, ...] = (1, 2, 5, 10, 50, 100)
     side_px: int = 144
     quality: int = 80
     seed: int = 0
@@ -69,11 +70,7 @@ class View:
     def __init__(self, root: Path, settings: ReportSettings) -> None:
         self.space, self.settings = Workspace(root), settings
         self.ledger = read_ledger(self.space)
-        self.records: dict[str, dict[str, Any]] = {}
-        for stage in (*COLLECTING, "ingest", "embed", *STAGES[1:]):
-            record = self.space.current_record(stage)
-            if record is not None:
-                self.records[stage] = record
+        self.records = stage_records(self.space)
         self.owner: dict[str, Any] = read_json(self.space.root / "workspace.json") or {}
         self.keys = self.ledger["key"].combine_chunks()
         self.reasons = self._reasons()
@@ -90,6 +87,22 @@ class View:
         if "keep" not in self.ledger.column_names:
             return np.zeros(self.ledger.num_rows, bool)
         return pc.fill_null(self.ledger["keep"], False).to_numpy(zero_copy_only=False).astype(bool)
+
+    @functools.cached_property
+    def synthetic(self) -> np.ndarray:
+        """Rows that a generator made, bool [N]."""
+        return pc.equal(self.ledger["source"], "synthetic").to_numpy(zero_copy_only=False).astype(bool)
+
+    def dropped(self, reason: str) -> np.ndarray:
+        """Rows that are out for a reason, bool [N]; `selection` is any that is the selection's own but its quotas."""
+        if reason == "selection":
+            known = np.isin(self._names, [*EARLY, "quota", ""])
+            return ~known
+        return self._names == reason
+
+    @functools.cached_property
+    def _names(self) -> np.ndarray:
+        return np.array([reason or "" for reason in self.reasons], dtype=str)
 
     def state(self, stage: str) -> str:
         """`done`, `left out` (by the configuration of the present selection) or `not run yet`."""
@@ -126,7 +139,7 @@ class View:
         """The picture of a row."""
         rgb = self.rgb(row)
         facts = [self.key(row)]
-        for name in ("concept", "ood", "ood_general", "text_gap", "leak_similarity", "drop_reason"):
+        for name in ("source", "concept", "ood", "ood_general", "text_gap", "leak_similarity", "drop_reason"):
             value = self.value(name, row)
             if value is not None:
                 facts.append(f"{name} {value:.3f}" if isinstance(value, float) else f"{name} {value}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
@@ -96,13 +97,14 @@ class Maker:
                   concept=["<pizza>"] * len(self.left), concept_similarity=scores)  # fmt: skip
         self.finish("ood")
 
-    def select(self) -> None:
+    def select(self, quota: tuple[int, ...] = ()) -> None:
         count, total = len(self.left), len(self.keys)
         front, rank, keep = np.full(total, -1), np.full(total, -1), np.zeros(total, bool)
         front[self.left], rank[self.left] = np.arange(count) // 2, np.arange(count)
         keep[self.left] = np.arange(count) >= 4
         reasons = np.full(total, "pareto", object)
         reasons[~self.readable], reasons[2], reasons[[7, 8]], reasons[keep] = "unreadable", "leak", "duplicate", None
+        keep[list(quota)], reasons[list(quota)] = False, "quota"
         columns = {"front": pa.array(front, mask=front < 0), "removal_rank": pa.array(rank, mask=rank < 0)}
         self.part("select", self.every, **columns, keep=keep, drop_reason=pa.array(reasons, pa.string()))
         reads = dict.fromkeys(("ingest", "leakage", "duplicates", "text", "ood"), "f" * 16)
@@ -226,6 +228,42 @@ def test_write_report__settings_bound_the_pictures(tmp_path: Path) -> None:
     assert "2 more not shown" in section(page, "duplicates")
     assert section(page, "domain").count("<img") == 4  # front 1, last removed, first kept, last of all
     assert page.count("image/jpeg") == 2 + 2 + 1 + 2 + 4
+
+
+def test_write_report__quotas_and_other_data_sets_are_rows_of_the_funnel(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    for stage in ("ingest", "leakage", "duplicates", "text", "ood"):
+        getattr(maker, stage)()
+    maker.select(quota=(10,))
+    for name, rows in (("mini", 2), ("random-3", 3)):
+        folder = maker.space.dataset_folder(name)
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table({"source": ["real"] * (rows - 1) + ["synthetic"]}), folder / "manifest.parquet")
+        write_json(folder / "selection.json", {"method": {"kind": "random", "seed": 1}, "size": rows})
+    page = write_report(maker.space.root).read_text()
+    funnel = section(page, "funnel")
+    steps = re.findall(r"<tr><td>(?:<code>)?([a-z0-9 -]+)<.*?<b>([0-9,]+)</b>", funnel)
+    assert steps[-4:] == [("in the domain", "5"), ("kept", "4"), ("random-3", "3"), ("mini", "2")]
+    assert "the method random, down to 3 images" in funnel
+    assert "Over the quota" in section(page, "domain") and "1 more left out by quotas" in section(page, "domain")
+
+
+def test_write_report__group_larger_than_k_is_counted_and_shown(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    for stage in ("ingest", "leakage", "duplicates"):
+        getattr(maker, stage)()
+    maker.finish("duplicates", settings={"threshold": 0.6, "k": 2})
+    page = section(write_report(maker.space.root).read_text(), "duplicates")
+    assert "1 of them larger than k = 2" in page and ">larger than k = 2<" in page
+    assert '<td>3 – 4</td><td class="n">1</td><td class="n">3</td>' in page
+
+
+def test_write_report__scores_by_source_only_where_there_are_both(tmp_path: Path, finished: Path) -> None:
+    maker = Maker(tmp_path)
+    maker.space.write_index(maker.space.index.set_column(1, "source", pa.array(["real"] * 13)), maker.space.roots)
+    page = write_report(maker.all().root).read_text()
+    titles = [re.findall(r"<h3>(.*?)</h3>", section(text, "scores")) for text in (finished.read_text(), page)]
+    assert titles == [["Kept and dropped", "Real and synthetic"], ["Kept and dropped"]]
 
 
 def test_report__imports_no_torch() -> None:
