@@ -32,7 +32,7 @@ class NotFinite(ValueError):
 
 
 def max_similarity(
-    embeddings: np.ndarray, test_embeddings: np.ndarray, block: int = 4096, device: str | torch.device = "cpu"
+    embeddings: Vectors, test_embeddings: Vectors, block: int = 4096, device: str | torch.device = "cpu"
 ) -> tuple[np.ndarray, np.ndarray]:
     """(float32 [N] highest cosine, int64 [N] index of that test image), exact over all test images.
 
@@ -159,7 +159,7 @@ def _exact(
 
 
 def _first_of_equal(tests: np.ndarray, added: np.ndarray | None) -> np.ndarray:
-    """bool [T]: whether no earlier test image has the same vector (and addition)."""
+    """Whether no earlier test image has the same vector (and addition), bool [T]."""
     whole = tests if added is None else np.concatenate([tests, added[:, None]], axis=1)
     whole = np.ascontiguousarray(whole)
     names = whole.view(np.dtype((np.void, whole.itemsize * whole.shape[1]))).ravel()

@@ -6,18 +6,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from curation.images import ImageReader
-from curation.leakage import max_similarity
-from curation.prediction import Loop
-from curation.stage import Context, Stage, runtime
-from curation.stages.embed import Embed, embed_rows
-from curation.stages.ingest import Ingest, listing, look_at_rows
+from curation.embeddings import Embeddings
+from curation.evaluation_sets import check_set, identify_set, named_sets
+from curation.leakage import NearestTests, NotFinite, blocks
+from curation.progress import Progress
+from curation.screening import write_certificate
+from curation.stage import Context, Stage, plain, runtime
+from curation.stages.embed import Embed
+from curation.stages.evaluation_images import embed_sets, embedded
 from curation.stages.rows import alive
-from curation.workspace import Workspace, write_part
+from curation.stages.score_normalisation import ScoreNormalisation
+from curation.workspace import Workspace, read_parts, write_part
 from datamodules.files import within
-from datamodules.indexing import index_pool
 
 
 @dataclass(frozen=True)
@@ -25,103 +26,136 @@ class Leakage(Stage):
     """Drops images that are too similar to a test image (paper section 3.3; exact maximum over all test images).
 
     Args:
-        tests: Folders (or shards) of test images; `workspace:` begins a path inside the workspace.
+        tests: Test images of every evaluation data set: folders, shards, or CSVs with a column `path`; a list, or a
+            mapping from names (for the certificate) to paths. `workspace:` begins a path inside the workspace.
         threshold: Images with a higher cosine similarity to any test image are dropped (paper: 0.45).
         whole_groups: Drops, with an image that leaks, the whole group of near-duplicates that it is in: a copy of a
             copy of a test image may lie just below the threshold.
+        score_normalisation: SSCD's, with a threshold of its own; null compares cosines (the paper).
+        chunk_rows: Rows per output file.
         batch_size: Test images per batch.
     """
 
     name: ClassVar[str] = "leakage"
     reads: ClassVar[tuple[str, ...]] = ("embed", "retrieve")
-    tests: list[str] = field(default_factory=list)
+    tests: list[str] | dict[str, str] = field(default_factory=list)
     threshold: float = 0.45
     whole_groups: bool = False
+    score_normalisation: ScoreNormalisation | None = None
+    chunk_rows: int = 65_536
     batch_size: int = runtime(64)
 
     def check(self, context: Context) -> None:
-        """The folders must be there, and the threshold be a cosine."""
+        """The folders must be there and hold images, and the threshold be a cosine."""
         if not -1 <= self.threshold <= 1:
             raise ValueError(f"curation.leakage.threshold must be a cosine in [-1, 1], got {self.threshold}")
         if not self.tests:
             raise ValueError("curation.leakage.tests names no folder; give the evaluation images, or `leakage: null`")
-        for test in self.tests:
-            path = within(test, context.workspace.root)
-            if test not in self._made(context) and not path.exists():
-                raise FileNotFoundError(f"curation.leakage.tests: {path} does not exist")
+        made = self.made(context)
+        for name, path in self.folders(context.workspace.root).items():
+            if name not in made:
+                check_set(name, path)
+        if self.score_normalisation is not None:
+            self.score_normalisation.check(context.workspace.root)
 
-    def _folders(self, context: Context) -> list[Path]:
-        return [within(path, context.workspace.root) for path in self.tests]
+    def folders(self, workspace: Path) -> dict[str, Path]:
+        """Name of each test set -> where it is."""
+        return {name: within(path, workspace) for name, path in named_sets(self.tests).items()}
 
     def settings(self) -> dict[str, Any]:
         """What decides which images are dropped; the test images are identified by their files."""
-        return {"threshold": self.threshold, "whole_groups": self.whole_groups}
+        return {"threshold": self.threshold, "whole_groups": self.whole_groups,
+                "score_normalisation": self.score_normalisation, "chunk_rows": self.chunk_rows}  # fmt: skip
 
     def identity(self, context: Context) -> dict[str, Any]:
-        """Names, sizes and times of the test images."""
-        made = self._made(context)
-        folders = {test: within(test, context.workspace.root) for test in self.tests if test not in made}
-        return {"tests": {test: listing(path) for test, path in folders.items()}, "made": made}
+        """Names, sizes and times of the test images, and of the background's."""
+        made, root = self.made(context), context.workspace.root
+        folders = self.folders(root)
+        parts: dict[str, Any] = {"tests": {n: identify_set(path) for n, path in folders.items() if n not in made}}
+        normalisation = self.score_normalisation
+        if normalisation is not None:
+            own = normalisation.background
+            parts["background"] = context.seed if own is None else identify_set(within(own, root))
+        return {**parts, "made": made}
 
-    def _made(self, context: Context) -> list[str]:
-        """Folders that the scenes stage makes: a function of its settings, and maybe not there yet."""
-        return [test for test in self.tests if "scenes" in context.stages and test.startswith("workspace:scenes/")]
+    def made(self, context: Context) -> dict[str, str]:
+        """Sets that the scenes stage makes: a function of its settings, and maybe not there yet."""
+        sets = named_sets(self.tests) if "scenes" in context.stages else {}
+        return {name: path for name, path in sets.items() if path.startswith("workspace:scenes/")}
 
     def run(self, context: Context) -> dict[str, Any]:
-        """Writes leak_similarity, leaks_from, leaks."""
-        tests = self._embed_tests(context)
-        context.session.barrier()
-        return context.session.on_zero(lambda: self._compare(context, tests))
-
-    def _embed_tests(self, context: Context) -> Workspace:
-        """The test images, embedded by the copy descriptor, in a small workspace of their own."""
-        space = Workspace(context.workspace.stage_folder(self.name) / "tests")
-
-        def index() -> None:
-            roots = {f"test-{number}": path.resolve() for number, path in enumerate(self._folders(context))}
-            tables = [index_pool(path, root=name) for name, path in roots.items()]
-            schema = tables[0].schema.remove_metadata()
-            space.write_index(pa.concat_tables([table.cast(schema) for table in tables]), roots)
-            (space.index_folder / "stage.json").write_text("{}")
-
-        context.session.on_zero(index)
-        embed, ingest = context.stages["embed"], context.stages["ingest"]
-        assert isinstance(embed, Embed) and isinstance(ingest, Ingest)
-        reader = ImageReader(space.index, space.roots, ingest.limits)
-        keys = space.index["key"].combine_chunks()
-        loop = Loop(embed.chunk_rows, self.batch_size, embed.num_workers)
-        look_at_rows(context, reader, "leakage", space.stage_folder("ingest"), keys, loop)
-        context.session.on_zero(lambda: (space.stage_folder("ingest") / "stage.json").write_text("{}"))
-        readable = np.flatnonzero(space.rows_where("ingest", "readable"))
-        if not len(readable):
-            raise ValueError(f"curation.leakage.tests: no image of {', '.join(self.tests)} can be decoded")
-        embed_rows(
-            context, {"copy": embed.copy.load()}, reader, readable, self.name, space.stage_folder("embed"), keys, loop
-        )
-        context.session.on_zero(lambda: (space.stage_folder("embed") / "stage.json").write_text("{}"))
-        return space
-
-    def _compare(self, context: Context, tests: Workspace) -> dict[str, Any]:
+        """Writes leak_similarity, leaks_from, leaks; with score_normalisation also leak_score, leak_score_from."""
+        session, folder = context.session, context.workspace.stage_folder(self.name)
+        tests = embed_sets(context, folder / "tests", self.folders(context.workspace.root), self.batch_size)
+        names, vectors = embedded(tests)
         rows, stored = context.workspace.embeddings("embed", "copy")
         kept = np.isin(rows, alive(context, "retrieve"), assume_unique=True)
-        rows, pool = rows[kept], stored[kept]
-        test_rows, test = tests.embeddings("embed", "copy")
-        similarity, closest = max_similarity(pool, test[:])
-        folders = {name: path.name for name, path in tests.roots.items()}
-        origin = _origins(tests.index, folders).take(pa.array(test_rows[closest]))
-        leaks = similarity > self.threshold
-        columns = {"leak_similarity": pa.array(similarity, pa.float32()), "leaks_from": origin, "leaks": leaks}
+        rows, pool = rows[kept], stored.take(kept)
+        device = session.trainer().strategy.root_device
+        searches = {"leak_similarity": NearestTests(vectors, device=device)}
+        if self.score_normalisation is not None:
+            offsets = self.score_normalisation.offsets(
+                context, vectors, rows, pool, self.threshold, self.batch_size, device
+            )
+            searches["leak_score"] = NearestTests(vectors, device=device, offsets=offsets)
+        numbers = rows // self.chunk_rows
+        todo = session.on_zero(
+            lambda: [n for n in (np.unique(numbers).tolist() or [0]) if not (folder / f"part-{n:05d}.parquet").exists()]
+        )
+        done = len(rows) - int(np.isin(numbers, todo).sum())
+        bar = Progress(self.name, len(rows), done, "img", session.is_zero, session.world_size)
         keys = context.workspace.index["key"].combine_chunks()
-        write_part(context.workspace.stage_folder(self.name), 0, rows, keys, columns, {})
-        skipped = tests.index.num_rows - len(test_rows)
+        for n in todo[session.rank :: session.world_size]:
+            chunk = numbers == n
+            columns = self._screen(context, searches, rows[chunk], pool.take(chunk), names, bar)
+            write_part(folder, n, rows[chunk], keys, columns, {})
+        bar.close()
+        session.barrier()
+        return session.on_zero(lambda: self._conclude(context, tests, len(rows), len(names)))
+
+    def _screen(
+        self, context: Context, searches: dict[str, NearestTests], rows: np.ndarray, pool: Embeddings, names: pa.Array,
+        bar: Progress,
+    ) -> dict[str, Any]:  # fmt: skip
+        """The columns of one chunk."""
+        values = {name: np.empty(len(rows), np.float32) for name in searches}
+        closest = {name: np.empty(len(rows), np.int64) for name in searches}
+        try:
+            for first, block in blocks(pool, 1024, "embeddings"):
+                part = slice(first, first + len(block))
+                for name, search in searches.items():
+                    values[name][part], closest[name][part] = search.find(block)
+                bar.step(len(block))
+        except NotFinite as error:
+            row = int(rows[error.row])
+            key = context.workspace.index["key"][row]
+            raise ValueError(
+                f"leakage: the embedding of {key} (row {row}) that the stage `embed` stored holds NaN or infinite "
+                f"values; delete {context.workspace.stage_folder('embed')} and run again, with curation.precision "
+                "32-true if it was another"
+            ) from error
+        columns: dict[str, Any] = {"leak_similarity": values["leak_similarity"]}
+        columns["leaks_from"] = names.take(pa.array(closest["leak_similarity"]))
+        if self.score_normalisation is None:
+            return {**columns, "leaks": values["leak_similarity"] > np.float32(self.threshold)}
+        columns["leak_score"] = values["leak_score"]
+        columns["leak_score_from"] = names.take(pa.array(closest["leak_score"]))
+        return {**columns, "leaks": values["leak_score"] > np.float32(self.score_normalisation.threshold)}
+
+    def _conclude(self, context: Context, tests: Workspace, count: int, test_images: int) -> dict[str, Any]:
+        """Writes the certificate and says what was found."""
+        folder, embed = context.workspace.stage_folder(self.name), context.stages["embed"]
+        assert isinstance(embed, Embed)
+        paths = named_sets(self.tests)
+        settings = {
+            "threshold": self.threshold,
+            "whole_groups": self.whole_groups,
+            "score_normalisation": plain(self.score_normalisation),
+            "descriptor": embed.copy.identity(),
+        }
+        write_certificate(folder, tests, paths, settings)
+        leaks = int(np.sum(read_parts(folder, ["leaks"])["leaks"].to_numpy(zero_copy_only=False)))
+        skipped = tests.index.num_rows - test_images
         note = f"; {skipped} test images could not be read" if skipped else ""
-        summary = f"{int(leaks.sum())} of {len(rows)} images leak from {len(test_rows)} test images{note}"
-        return {"rows": len(rows), "summary": summary, "tests": list(self.tests), "test_images": len(test_rows),
-                "unreadable_tests": skipped}  # fmt: skip
-
-
-def _origins(index: pa.Table, folders: dict[str, str]) -> pa.Array:
-    """FOLDER/KEY of every test image."""
-    places = pc.index_in(index["root"].combine_chunks(), value_set=pa.array(list(folders)))
-    names = pa.array(list(folders.values())).take(places)
-    return pc.binary_join_element_wise(names, index["key"].combine_chunks(), "/")
+        return {"rows": count, "summary": f"{leaks} of {count} images leak from {test_images} test images{note}",
+                "tests": list(paths.values()), "test_images": test_images, "unreadable_tests": skipped}  # fmt: skip
