@@ -12,7 +12,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.known_weights import known, named_models
+from curation.known_weights import find_file, known, named_models
 from curation.packaged import PREFIX
 from curation.repositories import cached_folder
 from curation.stage import Context
@@ -103,7 +103,8 @@ def examine_weights(context: Context) -> Iterator[Finding]:
             size = "" if entry.gigabytes is None else f", {entry.gigabytes:g} GB"
             checksum = f", sha256 {entry.sha256[:12]}..." if entry.sha256 else ""
             note = f"; {entry.note}" if entry.note else ""
-            here = _in_cache(entry.name)
+            file = find_file(name)
+            here = f", here: {file}" if file else _in_cache(entry.name)
             text = f"{key}: {entry.name}, {entry.licence}{size}, from {entry.source}{checksum}{here}{note}"
             yield Finding("info", "weights", text)
 

@@ -1,6 +1,7 @@
 """The published weights that the configurations name: where they come from, under which licence, and how large."""
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ class Weights:
     """Published weights.
 
     name: as the yaml writes it. gigabytes: about. sha256: of the one file. None where its publisher does not say.
+    dim: width of an encoder's embeddings.
     """
 
     name: str
@@ -23,6 +25,12 @@ class Weights:
     gigabytes: float | None
     sha256: str | None = None
     note: str = ""
+    dim: int | None = None
+
+    @property
+    def file(self) -> str:
+        """Name of the published file; for a repository, its own."""
+        return self.source.rpartition("/")[2]
 
 
 _OPENAI = "https://openaipublic.azureedge.net/clip/models"
@@ -31,24 +39,34 @@ _B16 = "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"
 _SSCD = "https://dl.fbaipublicfiles.com/sscd-copy-detection"
 _HUB = "https://huggingface.co"
 
+_FAST = "https://github.com/czczup/FAST/releases/download/release"
+
+
+def _sscd(name: str, gigabytes: float, note: str = "", dim: int = 512) -> Weights:
+    return Weights(name, "copy descriptor", f"{_SSCD}/{name}.torchscript.pt", "MIT", gigabytes, note=note, dim=dim)
+
+
 KNOWN = (
-    Weights("ViT-L-14/openai", "image-text encoder", f"{_OPENAI}/{_L14}/ViT-L-14.pt", "MIT", 0.93, _L14),
-    Weights("ViT-B-16/openai", "image-text encoder", f"{_OPENAI}/{_B16}/ViT-B-16.pt", "MIT", 0.35, _B16),
+    Weights("ViT-L-14/openai", "image-text encoder", f"{_OPENAI}/{_L14}/ViT-L-14.pt", "MIT", 0.93, _L14, dim=768),
+    Weights("ViT-B-16/openai", "image-text encoder", f"{_OPENAI}/{_B16}/ViT-B-16.pt", "MIT", 0.35, _B16, dim=512),
     Weights(
         "ViT-B-16/laion2b_s34b_b88k", "image-text encoder", f"{_HUB}/laion/CLIP-ViT-B-16-laion2B-s34B-b88K", "MIT", 0.6,
-        note="base of CLIPN's official `no` branch",
+        note="base of CLIPN's official `no` branch", dim=512,
     ),
-    Weights(
-        "sscd_disc_mixup.torchscript.pt", "copy descriptor", f"{_SSCD}/sscd_disc_mixup.torchscript.pt",
-        "MIT", 0.1,
-    ),
-    Weights(
-        "sscd_disc_large.torchscript.pt", "copy descriptor", f"{_SSCD}/sscd_disc_large.torchscript.pt",
-        "MIT", 0.18,
-    ),
+    _sscd("sscd_disc_mixup", 0.1, "its authors' choice"),
+    _sscd("sscd_disc_large", 0.18, "higher accuracy", 1024),
+    _sscd("sscd_disc_blur", 0.1),
+    _sscd("sscd_disc_advanced", 0.1),
+    _sscd("sscd_imagenet_blur", 0.1),
+    _sscd("sscd_imagenet_advanced", 0.1),
+    _sscd("sscd_imagenet_mixup", 0.1),
     Weights(
         "no_branch", "CLIPN's `no` text tower", "https://github.com/xmed-lab/CLIPN (README, Google Drive)",
-        "none stated", None, note="or train one: python -m pas_train fit --config clipn.yaml",
+        "MIT (the repository's)", None, note="or train one: python -m pas_train fit --config clipn.yaml",
+    ),
+    Weights(
+        "fast_tiny_tt_512_finetune_ic17mlt", "text detector", f"{_FAST}/fast_tiny_tt_512_finetune_ic17mlt.pth",
+        "Apache 2.0", None, note="the detector of T-MARS, as the paper uses it",
     ),
     Weights(
         "mistralai/Mixtral-8x7B-Instruct-v0.1", "language model", f"{_HUB}/mistralai/Mixtral-8x7B-Instruct-v0.1",
@@ -78,7 +96,18 @@ KNOWN = (
 def known(name: str) -> Weights | None:
     """The entry of a name as the yaml writes it, or of a file that is called like a published one."""
     short = Path(name).name
-    return next((entry for entry in KNOWN if entry.name == name or entry.name == short), None)
+    return next((entry for entry in KNOWN if entry.name == name or short in (entry.name, entry.file)), None)
+
+
+def find_file(name: str) -> Path | None:
+    """The file of a path, or of published weights by name, in the current folder or torch's cache; None where absent.
+
+    The cache is the one of torch.hub: $TORCH_HOME/hub/checkpoints, by default ~/.cache/torch/hub/checkpoints.
+    """
+    entry = next((entry for entry in KNOWN if name in (entry.name, entry.file)), None)
+    cache = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
+    names = [name] if entry is None else [name, entry.file, Path(cache, "hub", "checkpoints", entry.file)]
+    return next((path for path in (Path(name).expanduser() for name in names) if path.is_file()), None)
 
 
 def verify_file(path: Path, key: str) -> None:
@@ -86,7 +115,7 @@ def verify_file(path: Path, key: str) -> None:
 
     key: the yaml key that names the file.
     """
-    names = {entry.source.rpartition("/")[2]: entry for entry in KNOWN if entry.sha256}
+    names = {entry.file: entry for entry in KNOWN if entry.sha256}
     entry = names.get(path.name)
     if entry is None or not path.is_file():
         return

@@ -103,7 +103,7 @@ def _embedded(curation: "Curation", context: Context) -> float:
     encoders = curation.embed.encoders()
     module = Embedder(encoders).to(_device(context))
     picture, size = _picture(1), curation.embed.batch_size if _device(context) == "cuda" else 8
-    batch = {name: torch.from_numpy(np.stack([encoder.prepare(picture)] * size)) for name, encoder in encoders.items()}
+    batch = {name: torch.from_numpy(np.stack([prepare(picture)] * size)) for name, prepare in module.prepare().items()}
 
     def work() -> int:
         module.predict_step(batch, 0)

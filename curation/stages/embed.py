@@ -10,15 +10,18 @@ import numpy as np
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from curation.copy_descriptors import CopyDescriptor
+from curation.copy_descriptors import CopyDescriptor, Resize
 from curation.encoders import NO_BRANCH, ImageTextEncoder
-from curation.image_encoder import ImageEncoder
+from curation.image_encoder import ImageEncoder, Prepare
 from curation.images import ImageReader
+from curation.known_weights import find_file
 from curation.packaged import resolve
 from curation.prediction import Loop, Output, predict_rows
 from curation.stage import Context, Stage, identify_files, runtime
 from curation.stages.ingest import Ingest
 from curation.stages.rows import alive
+
+YAML = {"image": "image_text"}  # stored array -> yaml key, where they differ
 
 
 @dataclass(frozen=True)
@@ -59,35 +62,53 @@ class Copy:
     """A copy descriptor.
 
     Args:
-        model: TorchScript file, such as the published sscd_disc_mixup.torchscript.pt.
-        image_size: Side in pixels of the square that images are resized to (SSCD: 320).
+        model: A published SSCD model by name (sscd_disc_mixup, looked for in the current folder and in torch's cache),
+            a TorchScript file, `timm:NAME`, or an open_clip architecture or folder.
+        image_size: In pixels; null takes SSCD's 320 for a square and 288 for the short side. TorchScript files only.
+        resize: square (images are skewed to a square) or short (the short side is set and the shape kept: slower, as
+            images of different shapes cannot be batched). TorchScript files only.
+        pretrained: open_clip's name of the weights, or a weight file of an open_clip or timm model; null for all else.
         stand_in: Marks a model that only takes the real one's place; the report says so.
     """
 
-    model: str = "sscd_disc_mixup.torchscript.pt"
-    image_size: int = 320
+    model: str = "sscd_disc_mixup"
+    image_size: int | None = None
+    resize: Resize = "square"
+    pretrained: str | None = None
     stand_in: bool = False
 
     def load(self) -> CopyDescriptor:
         """The descriptor, frozen."""
-        return CopyDescriptor.load(resolve(self.model), self.image_size)
+        return CopyDescriptor.load(resolve(self.model), self.image_size, self.resize, self.pretrained)
 
     def identity(self) -> dict[str, Any]:
         """Name and checksum, without loading the model."""
+        path = resolve(self.model)
         mark = {"stand_in": True} if self.stand_in else {}
-        return {"name": self.model, "files": identify_files(resolve(self.model)), **mark}
+        pretrained = {} if self.pretrained is None else {"pretrained": self.pretrained}
+        files = identify_files(self.pretrained) or identify_files(find_file(path) or path)
+        return {"name": self.model, **pretrained, "files": files, **mark}
 
 
 class Embedder(LightningModule):
-    """Unit embeddings of one batch from every encoder."""
+    """Unit embeddings of one batch from every encoder; those that prepare pictures alike share them."""
 
     def __init__(self, encoders: dict[str, ImageEncoder]) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
+        first = {encoder.prepare: name for name, encoder in reversed(encoders.items())}
+        self.pictures = {name: first[encoder.prepare] for name, encoder in encoders.items()}
+
+    def prepare(self) -> dict[str, Prepare]:
+        """Name in the batch -> what makes its pictures in the loader's workers."""
+        return {name: cast(ImageEncoder, self.encoders[name]).prepare for name in dict.fromkeys(self.pictures.values())}
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Name -> float32 [N, D]."""
-        return {name: cast(ImageEncoder, encoder).embed_images(batch[name]) for name, encoder in self.encoders.items()}
+        return {
+            name: cast(ImageEncoder, encoder).embed_images(batch[self.pictures[name]])
+            for name, encoder in self.encoders.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -162,7 +183,8 @@ def embed_rows(
     keys: Any, loop: Loop,
 ) -> None:  # fmt: skip
     """The prediction loop of the encoders over rows of an index."""
-    prepare = {name: encoder.prepare for name, encoder in encoders.items()}
+    module = Embedder(encoders)
+    prepare = module.prepare()
 
     def load(row: int) -> dict[str, Any]:
         image = reader.rgb(row)
@@ -170,8 +192,26 @@ def embed_rows(
 
     def finish(rows: np.ndarray, outputs: dict[str, Any]) -> Output:
         widths = {name: encoder.dim for name, encoder in encoders.items()}
-        empty = {name: np.empty((0, width), np.float16) for name, width in widths.items()}
-        return {}, {name: outputs[name].astype(np.float16) if outputs else empty[name] for name in encoders}
+        if not outputs:
+            return {}, {name: np.empty((0, width), np.float16) for name, width in widths.items()}
+        for name, encoder in encoders.items():
+            finite = np.isfinite(outputs[name]).all(axis=1)
+            if not finite.all():
+                raise ValueError(_not_finite(context, title, name, encoder, keys, rows[~finite]))
+        return {}, {name: outputs[name].astype(np.float16) for name in encoders}
 
-    predict_rows(context.session, Embedder(encoders), title=title, folder=folder, keys=keys, rows=rows, load=load,
-                 finish=finish, loop=loop)  # fmt: skip
+    predict_rows(context.session, module, title=title, folder=folder, keys=keys, rows=rows, load=load, finish=finish,
+                 loop=loop)  # fmt: skip
+
+
+def _not_finite(context: Context, title: str, name: str, encoder: ImageEncoder, keys: Any, rows: np.ndarray) -> str:
+    """Which images a model gave NaN or infinity for, and what to do."""
+    precision = context.session.precision
+    half = f"run again with curation.precision: 32-true (it is {precision}). If that is no help, "
+    more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
+    return (
+        f"{title}: {keys[int(rows[0])]} (row {rows[0]}){more} has an embedding that is not finite, from "
+        f"curation.embed.{YAML.get(name, name)}.model {encoder.identity['name']}; "
+        f"{'' if precision == '32-true' else half}"
+        "its weights are damaged: get them again, or take the image out of the pool"
+    )

@@ -22,13 +22,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def findings(home: Path, workspace: Path, copy: str, **changes: object) -> dict[str, Finding]:
+def findings(home: Path, workspace: Path, copy: str, clip: Path | None = None) -> dict[str, Finding]:
     curation = Curation(
         "patterns",
         concepts=Concepts(words=["squares"]),
-        embed=Embed(ImageText(str(home / "clip"), None), Copy(str(home / copy), 24)),
+        embed=Embed(ImageText(str(clip or home / "clip"), None), Copy(str(home / copy), 24)),
         text=None,
-        **changes,
     )
     context = curation.context(workspace, home / "pool", Session(accelerator="cpu"))
     return {finding.subject: finding for finding in examine(context)}
@@ -43,11 +42,17 @@ def test_examine__a_machine_that_has_everything(home: Path, tmp_path: Path) -> N
 
 
 def test_examine__names_what_is_missing_and_goes_on(home: Path, tmp_path: Path) -> None:
-    found = findings(home, tmp_path / "ws", "sscd_disc_mixup.torchscript.pt")
+    found = findings(home, tmp_path / "ws", "sscd_disc_mixup.torchscript.pt")  # a path to where no file is
     assert found["embed"].level == "fail" and "curation.embed.copy.model" in found["embed"].text
     assert found["ood"].level == "ok"
     weights = found["weights"].text
-    assert "curation.embed.copy.model: sscd_disc_mixup.torchscript.pt, MIT, 0.1 GB, from https" in weights
+    assert "curation.embed.copy.model: sscd_disc_mixup, MIT, 0.1 GB, from https" in weights
+
+
+def test_examine_weights__names_the_file_that_is_used(home: Path, tmp_path: Path) -> None:
+    path = save_descriptor(tmp_path / "sscd_disc_large.torchscript.pt")
+    text = findings(tmp_path, tmp_path / "ws", path.name, clip=home / "clip")["weights"].text
+    assert "curation.embed.copy.model: sscd_disc_large, MIT" in text and f", here: {path}" in text
 
 
 def test_examine_disk__too_small_for_the_plan(tmp_path: Path) -> None:

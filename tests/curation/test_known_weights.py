@@ -6,7 +6,7 @@ import pytest
 
 from curation.copy_descriptors import CopyDescriptor
 from curation.encoders import ImageTextEncoder
-from curation.known_weights import KNOWN, known, named_models, verify_file
+from curation.known_weights import KNOWN, find_file, known, named_models, verify_file
 from curation.stages.embed import Embed, ImageText
 from curation.stages.ood import Ood
 
@@ -14,6 +14,8 @@ from curation.stages.ood import Ood
 def test_known__by_the_names_of_the_yaml_and_by_file_name() -> None:
     assert known("ViT-L-14/openai").licence == "MIT"
     assert known("/models/sscd_disc_mixup.torchscript.pt").role == "copy descriptor"
+    assert known("sscd_disc_large").dim == 1024 and known("sscd_disc_large.torchscript.pt").name == "sscd_disc_large"
+    assert known("weights/fast_tiny_tt_512_finetune_ic17mlt.pth").role == "text detector"
     assert known("my-own-model") is None
 
 
@@ -22,6 +24,20 @@ def test_known__every_entry_says_where_it_comes_from(entry) -> None:
     assert entry.source.startswith("https://") and entry.licence
     assert entry.sha256 is None or re.fullmatch("[0-9a-f]{64}", entry.sha256)
     assert entry.gigabytes is None or 0.05 < entry.gigabytes < 200
+
+
+def test_find_file__in_the_current_folder_then_in_torchs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TORCH_HOME", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert find_file("sscd_disc_blur") is None and find_file("other.pt") is None
+    cached = tmp_path / "cache/torch/hub/checkpoints/sscd_disc_blur.torchscript.pt"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"")
+    assert find_file("sscd_disc_blur") == find_file("sscd_disc_blur.torchscript.pt") == cached
+    Path("sscd_disc_blur.torchscript.pt").write_bytes(b"")
+    assert find_file("sscd_disc_blur") == Path("sscd_disc_blur.torchscript.pt")
+    assert find_file(str(cached)) == cached and find_file(str(tmp_path)) is None  # a path is that file only
 
 
 def test_verify_file__a_published_name_with_other_bytes_is_refused(tmp_path: Path) -> None:
@@ -61,7 +77,7 @@ def test_named_models__of_nested_settings() -> None:
     embed = Embed(clipn=ImageText("ViT-B-16", "laion2b_s34b_b88k"))
     assert list(named_models(embed, "curation.embed")) == [
         ("curation.embed.image_text.model", "ViT-L-14/openai"),
-        ("curation.embed.copy.model", "sscd_disc_mixup.torchscript.pt"),
+        ("curation.embed.copy.model", "sscd_disc_mixup"),
         ("curation.embed.clipn.model", "ViT-B-16/laion2b_s34b_b88k"),
     ]
     assert list(named_models(Ood(no_branch="no.pt"), "curation.ood")) == [("curation.ood.no_branch", "no.pt")]
