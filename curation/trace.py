@@ -1,19 +1,17 @@
 """Everything known about one image, as columns and as the story from its concept to its fate. Imports no torch."""
 
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation.fates import Facts, tell_fate
 from curation.ledger import read_ledger
 from curation.workspace import Workspace
 
 CONCEPTS_TOLD = 5
 LOOKED_AT = 5000  # keys before and after an unknown one
-
-Facts = dict[str, Any]
 
 
 def trace_key(workspace: Path | Workspace, key: str) -> Facts:
@@ -43,22 +41,7 @@ def tell_story(workspace: Path | Workspace, facts: Facts) -> list[tuple[str, str
     if facts.get("readable") is not None:
         size = f"{facts['width']} x {facts['height']} px" if facts["readable"] else f"no: {facts['reason']}"
         steps.append(("readable", size))
-    if facts.get("leak_similarity") is not None:
-        verdict = "leaks from it" if facts.get("leaks") else "no leak"
-        steps.append(
-            ("leakage", f"cosine {facts['leak_similarity']:.3f} to the test image {facts['leaks_from']}: {verdict}")
-        )
-    if facts.get("duplicate_group") is not None:
-        copy = facts["duplicate_of"]
-        steps.append(("duplicates", f"a copy of {copy}, which stays" if copy else "stays for its group"))
-    if facts.get("text_area") is not None:
-        steps.append(("text", f"{100 * facts['text_area']:.1f} % of its area"))
-    if facts.get("ood") is not None:
-        steps.append(("scores", _scores(facts)))
-    if facts.get("removal_rank") is not None:
-        steps.append(("order", f"front {facts['front']}, removal rank {facts['removal_rank']} (0 goes first)"))
-    if "keep" in facts:
-        steps.append(("fate", "kept" if facts["keep"] else f"dropped: {facts['drop_reason']}"))
+    steps += tell_fate(space, facts)
     return steps
 
 
@@ -113,13 +96,3 @@ def _stored(space: Workspace, facts: Facts) -> str:
     if facts["size"] is None:
         return f"no image: {facts['status']}" + (f" ({facts['reason']})" if facts["reason"] else "")
     return f"{place}, {facts['size']} bytes at {facts['offset']}"
-
-
-def _scores(facts: Facts) -> str:
-    closest = (
-        f"; closest concept {facts['concept']} ({facts['concept_similarity']:.3f})" if facts.get("concept") else ""
-    )
-    return (
-        f"out of domain {facts['ood']:.3f}, of the general domain {facts['ood_general']:.3f}, "
-        f"leaning on text {facts['text_gap']:.3f}{closest}"
-    )

@@ -3,7 +3,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from curation.trace import Facts, tell_story, trace_key
+from curation.fates import Facts
+from curation.trace import tell_story, trace_key
 from curation.workspace import Workspace, write_table
 from tests.curation.small_workspace import save_workspace
 
@@ -33,8 +34,10 @@ def story(space: Workspace, facts: Facts) -> dict[str, str]:
 def test_tell_story__of_an_image_of_the_pool(space: Workspace) -> None:
     told = story(space, trace_key(space, "d.jpg"))
     assert told["stored"] == f"{space.root}/pool/d.jpg, 10 bytes at 0"
-    assert told["leakage"] == "cosine 0.100 to the test image tests/t.jpg: no leak"
-    assert told["order"] == "front 2, removal rank 2 (0 goes first)" and told["fate"] == "kept"
+    assert told["leakage"] == "cosine 0.100 to the test image tests/t.jpg: no leak" and told["fate"] == "kept"
+    assert (
+        told["order"] == "number 3 of 4 in the order of removal, in front 3 (1 goes first); the cut is after number 1"
+    )
     assert story(space, trace_key(space, "a.jpg"))["readable"] == "no: truncated"
     assert story(space, trace_key(space, "c.jpg"))["fate"] == "dropped: duplicate"
 
