@@ -2,16 +2,17 @@
 
 All stairs live in one pool, a block a front; a full block moves to the end of the pool with twice the room. An
 insertion shifts the stairs behind it, which would be quadratic for a front of a million stairs (two scores that add up
-to a constant). So a front holds at most LIVE stairs that shift; when they are full they are merged into a second block
-of the same front that only merges change. Both blocks are asked whether they dominate a row.
+to a constant). So a front holds at most LIVE stairs that shift. When they are full they are merged into settled levels
+of the same front, each RATIO times as large as the one before, as in a log-structured merge tree: a stair is moved
+O(log N) times in all. Every level is asked whether it dominates a row.
 """
 
 import numba
 import numpy as np
 
-LIVE = 2048
-# Columns of the table of blocks: place in the pool, stairs, room; first of the live block, then of the settled one.
-START, COUNT, ROOM, SETTLED = 0, 1, 2, 3
+LIVE, RATIO, LEVELS = 1024, 8, 8
+# Columns of a block: place in the pool, stairs, room; of a front also its row in the table of settled levels, or -1.
+START, COUNT, ROOM, DEEP = 0, 1, 2, 3
 
 
 @numba.njit(cache=True, nogil=True)
@@ -28,16 +29,19 @@ def _covers(xs, ys, start, count, x, y):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _first_free(xs, ys, blocks, fronts, x, y):  # type: ignore[no-untyped-def]
+def _first_free(xs, ys, blocks, settled, fronts, x, y):  # type: ignore[no-untyped-def]
     """The first front that does not dominate (x, y)."""
     # Indexed cell by cell: a view of a row costs two atomic counts, a quarter of the sweep.
     low, high = 0, fronts
     while low < high:
         rank = (low + high) >> 1
         dominates = _covers(xs, ys, blocks[rank, START], blocks[rank, COUNT], x, y)
-        settled = blocks[rank, SETTLED + COUNT]
-        if not dominates and settled > 0:
-            dominates = _covers(xs, ys, blocks[rank, SETTLED + START], settled, x, y)
+        deep = blocks[rank, DEEP]
+        if not dominates and deep >= 0:
+            for level in range(LEVELS):
+                if _covers(xs, ys, settled[deep, level, START], settled[deep, level, COUNT], x, y):
+                    dominates = True
+                    break
         if dominates:
             low = rank + 1
         else:
@@ -47,7 +51,7 @@ def _first_free(xs, ys, blocks, fronts, x, y):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _reserve(xs, ys, top, block, room):  # type: ignore[no-untyped-def]
-    """Moves a block (its three numbers) to the end of the pool, with the room; returns pool and end."""
+    """Moves a block to the end of the pool, with the room; returns pool and end."""
     while top + room > xs.size:
         xs = np.concatenate((xs, np.empty_like(xs)))
         ys = np.concatenate((ys, np.empty_like(ys)))
@@ -59,31 +63,45 @@ def _reserve(xs, ys, top, block, room):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def _settle(xs, ys, top, block):  # type: ignore[no-untyped-def]
-    """Merges a front's live stairs into its settled ones."""
-    live, settled = block[:SETTLED], block[SETTLED:]
-    i, end_i = live[START], live[START] + live[COUNT]
-    j, end_j = settled[START], settled[START] + settled[COUNT]
-    merged_x = np.empty(live[COUNT] + settled[COUNT], xs.dtype)
+def _merge(xs, ys, other_x, other_y):  # type: ignore[no-untyped-def]
+    """The stairs of two staircases that neither covers, x ascending."""
+    merged_x = np.empty(xs.size + other_x.size, xs.dtype)
     merged_y = np.empty(merged_x.size, ys.dtype)
-    count = 0
-    while i < end_i or j < end_j:
-        if j == end_j or (i < end_i and (xs[i] < xs[j] or (xs[i] == xs[j] and ys[i] <= ys[j]))):
+    i = j = count = 0
+    while i < xs.size or j < other_x.size:
+        if j == other_x.size or (i < xs.size and (xs[i] < other_x[j] or (xs[i] == other_x[j] and ys[i] <= other_y[j]))):
             x, y = xs[i], ys[i]
             i += 1
         else:
-            x, y = xs[j], ys[j]
+            x, y = other_x[j], other_y[j]
             j += 1
         if count == 0 or y < merged_y[count - 1]:  # else covered
             merged_x[count], merged_y[count] = x, y
             count += 1
+    return merged_x[:count], merged_y[:count]
+
+
+@numba.njit(cache=True, nogil=True)
+def _settle(xs, ys, top, live, levels):  # type: ignore[no-untyped-def]
+    """Merges a front's live stairs into the first level that has room for them and for the levels before it."""
+    start, end = live[START], live[START] + live[COUNT]
+    stairs_x, stairs_y = xs[start:end].copy(), ys[start:end].copy()
     live[COUNT] = 0
-    settled[COUNT] = 0
-    if count > settled[ROOM]:
-        xs, ys, top = _reserve(xs, ys, top, settled, 2 * count)
-    settled[COUNT] = count
-    xs[settled[START] : settled[START] + count] = merged_x[:count]
-    ys[settled[START] : settled[START] + count] = merged_y[:count]
+    most = LIVE
+    for level in range(LEVELS):
+        most *= RATIO
+        block = levels[level]
+        start, end = block[START], block[START] + block[COUNT]
+        stairs_x, stairs_y = _merge(stairs_x, stairs_y, xs[start:end], ys[start:end])
+        block[COUNT] = 0
+        count = stairs_x.size
+        if count <= most or level == LEVELS - 1:
+            if count > block[ROOM]:
+                xs, ys, top = _reserve(xs, ys, top, block, 2 * count)
+            block[COUNT] = count
+            xs[block[START] : block[START] + count] = stairs_x
+            ys[block[START] : block[START] + count] = stairs_y
+            break
     return xs, ys, top
 
 
@@ -113,31 +131,48 @@ def _insert(xs, ys, blocks, rank, x, y):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
-def sweep(first, second, third, max_rank):  # type: ignore[no-untyped-def]
+def sweep(first, second, third, limit, enough):  # type: ignore[no-untyped-def]
     """See curation.pareto.sweep."""
     count = first.size
     ranks = np.empty(count, np.int32)
+    sizes = np.zeros(1024, np.int64)
     xs = np.empty(max(1024, count), second.dtype)
     ys = np.empty(max(1024, count), third.dtype)
-    blocks = np.zeros((1024, 6), np.int64)
-    top = fronts = 0
+    blocks = np.zeros((1024, 4), np.int64)
+    settled = np.zeros((1, LEVELS, 3), np.int64)
+    top = fronts = deep = 0
+    before = 0  # rows in fronts below the limit, once every front below it is known
     for row in range(count):
         x, y = second[row], third[row]
         if row > 0 and first[row] == first[row - 1] and x == second[row - 1] and y == third[row - 1]:
-            ranks[row] = ranks[row - 1]
-            continue
-        rank = _first_free(xs, ys, blocks, fronts, x, y)
+            rank = ranks[row - 1]
+        else:
+            rank = _first_free(xs, ys, blocks, settled, fronts, x, y)
+            if rank < limit:
+                if rank == fronts:
+                    if fronts == len(blocks):
+                        blocks = np.concatenate((blocks, np.zeros_like(blocks)))
+                        sizes = np.concatenate((sizes, np.zeros_like(sizes)))
+                    blocks[rank, DEEP] = -1
+                    fronts += 1
+                if blocks[rank, COUNT] == LIVE:
+                    if blocks[rank, DEEP] < 0:
+                        if deep == len(settled):
+                            settled = np.concatenate((settled, np.zeros_like(settled)))
+                        blocks[rank, DEEP] = deep
+                        deep += 1
+                    xs, ys, top = _settle(xs, ys, top, blocks[rank], settled[blocks[rank, DEEP]])
+                room = blocks[rank, ROOM]
+                if blocks[rank, COUNT] == room:
+                    xs, ys, top = _reserve(xs, ys, top, blocks[rank], max(4, 2 * room))
+                _insert(xs, ys, blocks, rank, x, y)
         ranks[row] = rank
-        if max_rank > 0 and rank >= max_rank:
-            continue
-        if rank == fronts:
-            if fronts == len(blocks):
-                blocks = np.concatenate((blocks, np.zeros_like(blocks)))
-            fronts += 1
-        if blocks[rank, COUNT] == LIVE:
-            xs, ys, top = _settle(xs, ys, top, blocks[rank])
-        room = blocks[rank, ROOM]
-        if blocks[rank, COUNT] == room:
-            xs, ys, top = _reserve(xs, ys, top, blocks[rank, :SETTLED], max(4, 2 * room))
-        _insert(xs, ys, blocks, rank, x, y)
-    return ranks
+        if rank < limit:
+            sizes[rank] += 1
+            before += 1
+            # A row's front is final, so the fronts before the last may hold enough already: the last is not needed.
+            while before - sizes[min(limit, fronts) - 1] >= enough:
+                limit = min(limit, fronts) - 1
+                fronts = limit
+                before -= sizes[limit]
+    return np.minimum(ranks, limit)

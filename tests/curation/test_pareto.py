@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import curation.pareto
-from curation.pareto import lexicographic_order, pareto_fronts, sweep
+from curation.pareto import EVERY, lexicographic_order, pareto_fronts, sweep
 
 
 @pytest.fixture(params=["compiled", "python"])
@@ -52,11 +52,32 @@ def test_pareto_fronts__definition(twin: None, name: str, width: int) -> None:
     np.testing.assert_array_equal(fronts, peel(scores))
 
 
+@pytest.mark.parametrize("seed", range(300))
+def test_pareto_fronts__random_cases_of_three_scores(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(1 if seed < 10 else int(rng.integers(2, 60)), 3)).round(int(rng.integers(0, 3)))
+    scores[:, rng.random(3) < 0.2] = rng.choice([0.0, 0.5])  # constant columns
+    scores = scores.astype(rng.choice(["f4", "f8"]))
+    np.testing.assert_array_equal(pareto_fronts(scores), peel(scores))
+
+
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
 @pytest.mark.parametrize("max_rank", [1, 3, 1000])
 def test_pareto_fronts__max_rank_gathers_the_later_fronts(twin: None, max_rank: int, width: int) -> None:
     scores = np.random.default_rng(0).integers(0, 20, (300, width)).astype(float)
     np.testing.assert_array_equal(pareto_fronts(scores, max_rank), np.minimum(pareto_fronts(scores), max_rank))
+
+
+@pytest.mark.parametrize("width", [2, 3, 4])
+@pytest.mark.parametrize("enough", [1, 7, 50, 150, 299, 300, 301])
+def test_pareto_fronts__enough_stops_before_the_first_front_that_is_not_needed(
+    twin: None, enough: int, width: int
+) -> None:
+    scores = np.random.default_rng(width).integers(0, 20, (300, width)).astype(float)
+    every = pareto_fronts(scores)
+    last = next((front for front in range(every.max() + 1) if (every < front).sum() >= enough), every.max())
+    np.testing.assert_array_equal(pareto_fronts(scores, enough=enough), np.minimum(every, last))
+    np.testing.assert_array_equal(pareto_fronts(scores, 2, enough), np.minimum(every, min(last, 2)))
 
 
 def test_pareto_fronts__direction_and_equal_rows(twin: None) -> None:
@@ -92,6 +113,11 @@ def test_pareto_fronts__wrong_input_is_named() -> None:
             pareto_fronts(np.zeros(shape))
     with pytest.raises(ValueError, match="max_rank must be at least 1.*got 0"):
         pareto_fronts(np.zeros((5, 3)), max_rank=0)
+    with pytest.raises(ValueError, match="enough must be at least 1.*got 0"):
+        pareto_fronts(np.zeros((5, 3)), enough=0)
+    for count in (1, 400):
+        with pytest.raises(ValueError, match=f"NaN in {count} rows, first row 0"):
+            pareto_fronts(np.full((count, 3), np.nan))
 
 
 def long_staircases(count: int = 20_000) -> np.ndarray:
@@ -102,14 +128,24 @@ def long_staircases(count: int = 20_000) -> np.ndarray:
     return scores
 
 
-@pytest.mark.parametrize("max_rank", [0, 5])
-def test_sweep__twins_agree_on_long_staircases(max_rank: int) -> None:
+@pytest.mark.parametrize(("limit", "enough"), [(EVERY, EVERY), (5, EVERY), (EVERY, 9000)])
+def test_sweep__twins_agree_on_long_staircases(limit: int, enough: int) -> None:
     kernels = pytest.importorskip("curation.pareto_kernels")
     columns = -long_staircases().T
     columns = columns[:, lexicographic_order(*columns)]
-    ranks = sweep(*columns, max_rank)
+    ranks = sweep(*columns, limit, enough)
     assert np.bincount(ranks).max() > 2 * kernels.LIVE
-    np.testing.assert_array_equal(kernels.sweep(*columns, max_rank), ranks)
+    np.testing.assert_array_equal(kernels.sweep(*columns, limit, enough), ranks)
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_sweep__one_front_of_many_settled_levels(direction: int) -> None:
+    kernels = pytest.importorskip("curation.pareto_kernels")
+    count = 2 * kernels.LIVE * kernels.RATIO  # one front, every row a stair; then each of them once more, worse
+    rising = direction * np.arange(count, dtype=float)
+    columns = np.concatenate([[rising * direction, rising, -rising], [rising * direction + count, rising, -rising]], 1)
+    expected = np.repeat([0, 1], count)
+    np.testing.assert_array_equal(kernels.sweep(*columns, EVERY, EVERY), expected)
 
 
 def test_sweep__twins_agree_on_many_fronts() -> None:
@@ -118,9 +154,12 @@ def test_sweep__twins_agree_on_many_fronts() -> None:
         (3000, 3)
     )
     columns = columns.T[:, lexicographic_order(*columns.T)]
-    ranks = sweep(*columns, 0)
+    ranks = sweep(*columns, EVERY, EVERY)
     assert ranks.max() > 1024  # the table of blocks grows
-    np.testing.assert_array_equal(kernels.sweep(*columns, 0), ranks)
+    np.testing.assert_array_equal(kernels.sweep(*columns, EVERY, EVERY), ranks)
+    np.testing.assert_array_equal(
+        kernels.sweep(*columns, EVERY, 2000), np.minimum(ranks, sweep(*columns, EVERY, 2000).max())
+    )
 
 
 def test_lexicographic_order__sorts_as_lexsort() -> None:
