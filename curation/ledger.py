@@ -63,6 +63,8 @@ def drop_reasons(ledger: pa.Table) -> np.ndarray:
         mark(~flag("retrieved", False), "not_retrieved")
     if "leaks" in ledger.column_names:
         mark(flag("leaks", False), "leak")
+    if "leaks_with_group" in ledger.column_names:
+        mark(flag("leaks_with_group", False), "leak")
     if "duplicate_of" in ledger.column_names:
         mark(pc.is_valid(ledger["duplicate_of"]).to_numpy(zero_copy_only=False), "duplicate")
     return reasons

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+# Names that are Python objects at a time.
+NAMES = 65_536
+
 
 def draw_one(
     group: np.ndarray,
@@ -31,12 +34,19 @@ def draw_one(
         best = np.full(len(names), worse[drawn].max(), worse.dtype)
         np.minimum.at(best, group[drawn], worse[drawn])
         drawn = drawn[worse[drawn] == best[group[drawn]]]
-    own = keys.take(pa.array(drawn)).to_pylist() if isinstance(keys, pa.Array) else [keys[row] for row in drawn]
-    lowest: dict[int, bytes] = {}
-    for row, key in zip(drawn.tolist(), own, strict=True):
-        draw = hashlib.sha256(f"{seed}:{key}".encode()).digest()
-        place = int(group[row])
-        if place not in lowest or draw < lowest[place]:
-            lowest[place] = draw
-            chosen[place] = row
+    words = _hashes(keys, drawn, seed)
+    order = np.lexsort((*words.T[::-1], group[drawn]))
+    first = order[np.flatnonzero(np.diff(group[drawn][order], prepend=-1))]
+    chosen[group[drawn[first]]] = drawn[first]
     return chosen[group]
+
+
+def _hashes(keys: Sequence[str] | pa.Array, rows: np.ndarray, seed: int) -> np.ndarray:
+    """uint64 [n, 4]: SHA-256 of seed and key of some rows, in the order of its bytes."""
+    words = np.empty((len(rows), 4), np.uint64)
+    for first in range(0, len(rows), NAMES):
+        part = rows[first : first + NAMES]
+        own = keys.take(pa.array(part)).to_pylist() if isinstance(keys, pa.Array) else [keys[row] for row in part]
+        digests = b"".join(hashlib.sha256(f"{seed}:{key}".encode()).digest() for key in own)
+        words[first : first + len(part)] = np.frombuffer(digests, ">u8").reshape(-1, 4)
+    return words

@@ -2,111 +2,226 @@
 
 Two rows are similar when the float32 nearest to their exact product is above the float32 threshold. A tile's product
 has rounding errors: pairs further from the threshold than the errors' bound are decided by the tile, the few between
-are computed again in float64. So bfloat16 tiles, twice (AVX-512) to seven times (AMX) as fast where the processor
-multiplies them, give the same groups as float32 tiles, on every machine.
+are computed again in float64. So half-precision tiles, of a GPU or of a processor that multiplies bfloat16 (twice as
+fast with AVX-512, seven times with AMX), give the same groups as float32 tiles, on every machine.
 """
 
 import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
 import torch
 
 from curation.components import Components
+from curation.embeddings import Embeddings
+from curation.rounding import limits, margin
+from curation.tile_scans import scan_compiled, scan_tensor
+
+Vectors = np.ndarray | Embeddings
 
 # Rows that are converted at once, and a tile of products: 4 MiB in bfloat16, so that the scan finds it in the cache.
 STRIP, TILE_ROWS, TILE_COLUMNS = 8192, 512, 4096
-# Pairs of a tile that may be computed again; a bfloat16 tile with more is multiplied in float32 instead.
+# A tile on a GPU: 256 MiB in half precision.
+DEVICE_ROWS, DEVICE_COLUMNS = 4096, 32768
+# Converted rows that stay for the next blocks, per device.
+CACHE_BYTES, DEVICE_CACHE_BYTES = 2**28, 2**32
+# Rows of a block: at least, and the bytes that it may have in half precision.
+BLOCK_ROWS, BLOCK_BYTES = 8192, 2**26
+# Pairs of a tile that may be computed again; a half-precision tile with more is multiplied in float32 instead.
 DOUBTFUL = 4 * TILE_COLUMNS
 EXACT_PAIRS = 2048
 # Fewer rows than this are not worth the test of the processor.
 ROWS_TO_TEST = 8192
-INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
+# The largest norm whose products float16 holds.
+LARGEST_NORM = 200.0
 
 
-def join_similar(vectors: np.ndarray, threshold: float, groups: Components, dtype: torch.dtype | None = None) -> None:
+def block_pairs(count: int, width: int) -> list[tuple[range, range]]:
+    """The upper triangle of all pairs of rows, cut into pairs of blocks of rows; a function of the shape alone."""
+    most = max(BLOCK_ROWS, BLOCK_BYTES // (2 * max(1, width)))
+    size = min(most, -(-count // (8 * BLOCK_ROWS)) * BLOCK_ROWS)
+    blocks = [range(first, min(first + size, count)) for first in range(0, count, size)] if count else []
+    return [(rows, columns) for place, rows in enumerate(blocks) for columns in blocks[place:]]
+
+
+def join_similar(
+    vectors: Vectors, threshold: float, groups: Components, norm: float = 1.0, dtype: torch.dtype | None = None,
+    devices: list[str] | None = None,
+) -> None:  # fmt: skip
     """Joins every two rows whose cosine is above the threshold.
 
-    vectors: unit [N, D], float32 or float16 (also memory-mapped); dtype: of the products, None takes the faster one.
+    vectors: unit [N, D], float32 or float16 (also on disk), of at most this norm. For the rest see PairSearch.
     """
-    if dtype is None:
-        dtype = torch.bfloat16 if len(vectors) >= ROWS_TO_TEST and bfloat16_is_faster() else torch.float32
-    norm = max((float(as_float32(vectors[i : i + STRIP]).norm(dim=1).max()) for i in range(0, len(vectors), STRIP)),
-               default=1.0)  # fmt: skip
-    tiles = _Tiles(vectors, threshold, groups, norm, dtype)
-    for top in range(0, len(vectors), STRIP):
-        strip = as_float32(vectors[top : top + STRIP]).to(dtype)
-        for first in range(top, len(vectors), STRIP):
-            other = strip if first == top else as_float32(vectors[first : first + STRIP]).to(dtype)
-            tiles.join(strip, top, other, first)
+    search = PairSearch(vectors, threshold, norm, dtype, devices)
+    for rows, columns in block_pairs(*vectors.shape):
+        edges = search.forest(rows, columns)
+        groups.join(edges[:, 0], edges[:, 1])
 
 
-class _Tiles:
-    """The scan of tiles, with its buffers."""
+class PairSearch:
+    """The search of similar pairs between two blocks of rows.
+
+    Args:
+        vectors: Unit [N, D], float32 or float16, also on disk.
+        threshold: Pairs with a cosine strictly above it are similar.
+        norm: Bound of the rows' norms, up to float32's rounding.
+        dtype: Of the products; None takes the fastest.
+        devices: Torch devices that share the work; none or null for the CPU, with torch's threads.
+    """
 
     def __init__(
-        self, vectors: np.ndarray, threshold: float, groups: Components, norm: float, dtype: torch.dtype
-    ) -> None:
-        self.vectors, self.threshold, self.groups, self.dtype = vectors, threshold, groups, dtype
-        self.bounds = {
-            kind: _bounds(threshold, margin(kind, vectors.shape[1], norm), kind) for kind in (dtype, torch.float32)
+        self, vectors: Vectors, threshold: float, norm: float = 1.0, dtype: torch.dtype | None = None,
+        devices: list[str] | None = None,
+    ) -> None:  # fmt: skip
+        self.vectors, self.threshold = vectors, threshold
+        self.devices = devices or ["cpu"] * torch.get_num_threads()
+        self.compiled = not devices
+        if dtype is None and devices:
+            dtype = torch.float16 if norm < LARGEST_NORM else torch.float32
+        elif dtype is None:
+            dtype = torch.bfloat16 if len(vectors) >= ROWS_TO_TEST and bfloat16_is_faster() else torch.float32
+        self.dtype = dtype
+        width, norm = vectors.shape[1], norm * (1 + 1e-6)
+        self.limits = {kind: limits(threshold, margin(kind, width, norm), kind) for kind in (dtype, torch.float32)}
+        self.blocks: OrderedDict[tuple[str, int], torch.Tensor] = OrderedDict()
+
+    def forest(self, rows: range, columns: range) -> np.ndarray:
+        """int64 [E, 2]: edges (smallest row, row) of the groups that similar pairs of the two ranges make.
+
+        A pair is one row of each range; the ranges are equal, or the first lies before the second. The same whatever
+        the device, the type of the products and the number of threads.
+        """
+        sides = {
+            device: (self._block(rows, device), self._block(columns, device)) for device in dict.fromkeys(self.devices)
         }
-        self.product = torch.empty(TILE_ROWS * TILE_COLUMNS, dtype=dtype)
-        self.left, self.right = np.empty(DOUBTFUL, np.int64), np.empty(DOUBTFUL, np.int64)
-
-    def join(self, strip: torch.Tensor, top: int, other: torch.Tensor, first: int) -> None:
-        """Joins similar pairs of two strips, which start at rows top <= first."""
-        for i in range(0, len(strip), TILE_ROWS):
-            a = strip[i : i + TILE_ROWS]
-            for j in range(0, len(other), TILE_COLUMNS):
-                b = other[j : j + TILE_COLUMNS]
-                if first + j + len(b) <= top + i:  # below the diagonal
-                    continue
-                product = self.product[: len(a) * len(b)].view(len(a), len(b))
-                torch.mm(a, b.T, out=product)
-                if not self._scan(product, top + i, first + j, partly=self.dtype != torch.float32):
-                    exact = as_float32(self.vectors[top + i : top + i + len(a)])
-                    exact = exact @ as_float32(self.vectors[first + j : first + j + len(b)]).T
-                    self._scan(exact, top + i, first + j, partly=False)
-
-    def _scan(self, product: torch.Tensor, top: int, first: int, partly: bool) -> bool:
-        """Joins the pairs of a tile. With `partly`, False if it stopped at too many doubtful pairs."""
-        possible, certain, ordered = self.bounds[product.dtype]
-        bits = _ordered_integers(product) if ordered else product.view(INTEGERS[product.dtype])
-        begin = 0
-        while begin < len(bits):
-            arguments = (bits.numpy(), top, first, possible, certain, begin)
-            if self.groups.kernels is None:
-                begin, left, right = _scan_rows(*arguments, self.groups)
+        tile = (TILE_ROWS, TILE_COLUMNS) if self.compiled else (DEVICE_ROWS, DEVICE_COLUMNS)
+        tiles = list(_tiles(rows, columns, *tile))
+        lanes = [_Lane(self, rows, columns, *sides[device]) for device in self.devices[: max(1, len(tiles))]]
+        with _exact_products():
+            if len(lanes) == 1:
+                lanes[0].run(tiles)
             else:
-                begin, count = self.groups.kernels.scan(*arguments, self.groups.parents, self.left, self.right)
-                left, right = self.left[:count], self.right[:count]
-            if partly and (begin < len(bits) or len(left) > DOUBTFUL):
-                return False
-            self._decide(left, right)
-        return True
+                self._run(lanes, tiles)
+        groups = lanes[0].groups
+        for lane in lanes[1:]:
+            labels = lane.groups.labels()
+            groups.join(np.arange(len(labels)), labels)
+        labels = groups.labels()
+        member = np.flatnonzero(labels != np.arange(len(labels)))
+        numbers = lanes[0].numbers
+        return np.column_stack([numbers[labels[member]], numbers[member]])
 
-    def _decide(self, left: np.ndarray, right: np.ndarray) -> None:
-        similar = above(self.vectors, left, right, self.threshold)
+    def _run(self, lanes: list["_Lane"], tiles: list[tuple[range, range]]) -> None:
+        """Each lane in a thread, whose products take no further threads."""
+        threads = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(len(lanes), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                for work in [pool.submit(lane.run, tiles[n :: len(lanes)]) for n, lane in enumerate(lanes)]:
+                    work.result()
+        finally:
+            torch.set_num_threads(threads)
+
+    def _block(self, rows: range, device: str) -> torch.Tensor:
+        """Some rows in the products' type on a device; those used last stay there."""
+        block = self.blocks.pop((device, rows.start), None)
+        if block is None:
+            block = torch.empty(len(rows), self.vectors.shape[1], dtype=self.dtype, device=device)
+            for first in range(0, len(rows), STRIP):
+                part = rows[first : first + STRIP]
+                block[first : first + len(part)] = as_float32(self.vectors[part.start : part.stop]).to(device)
+        self.blocks[device, rows.start] = block
+        own = [key for key in self.blocks if key[0] == device]
+        room = CACHE_BYTES if torch.device(device).type == "cpu" else DEVICE_CACHE_BYTES
+        while len(own) > 2 and sum(self.blocks[key].nbytes for key in own) > room:
+            del self.blocks[own.pop(0)]
+        return block
+
+
+class _Lane:
+    """One thread's or device's share of the tiles, with groups of its own.
+
+    Rows are counted through both blocks: place i of the first is i, of the second len(rows) + i.
+    """
+
+    def __init__(
+        self, search: PairSearch, rows: range, columns: range, left: torch.Tensor, right: torch.Tensor
+    ) -> None:
+        self.search, self.left, self.right = search, left, right
+        same = rows == columns
+        self.second = 0 if same else len(rows)
+        numbers = [np.arange(part.start, part.stop) for part in ([rows] if same else [rows, columns])]
+        self.numbers = np.concatenate(numbers)
+        self.groups = Components(len(self.numbers))
+        self.waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self.count = 0
+
+    def run(self, tiles: list[tuple[range, range]]) -> None:
+        """Joins the similar pairs of some tiles."""
+        buffer = torch.empty(max((len(a) * len(b) for a, b in tiles), default=0),
+                             dtype=self.left.dtype, device=self.left.device)  # fmt: skip
+        with torch.inference_mode():
+            for a, b in tiles:
+                product = buffer[: len(a) * len(b)].view(len(a), len(b))
+                torch.mm(self.left[a.start : a.stop], self.right[b.start : b.stop].T, out=product)
+                self._scan(product, a, b)
+        self._decide()
+
+    def _scan(self, product: torch.Tensor, a: range, b: range) -> None:
+        scan = scan_compiled if self.search.compiled and self.groups.kernels is not None else scan_tensor
+        first = self.second + b.start
+        room = None if product.dtype == torch.float32 else DOUBTFUL
+        for found in scan(product, a.start, first, self.search.limits[product.dtype], self.groups, room):
+            if found is None:  # too many doubtful pairs for half precision
+                left, right = (self._exact(part) for part in (a, range(first, first + len(b))))
+                self._scan(left @ right.T, a, b)
+                return
+            self.waiting.append(found)
+            self.count += len(found[0])
+            if self.count >= EXACT_PAIRS:
+                self._decide()
+
+    def _exact(self, places: range) -> torch.Tensor:
+        numbers = self.numbers[places.start : places.stop]
+        return as_float32(self.search.vectors[numbers[0] : numbers[-1] + 1]).to(self.left.device)
+
+    def _decide(self) -> None:
+        """Computes the doubtful pairs again."""
+        left, right = (
+            np.concatenate([np.empty(0, np.int64), *(pair[side] for pair in self.waiting)]) for side in (0, 1)
+        )
+        self.waiting, self.count = [], 0
+        similar = above(self.search.vectors, self.numbers[left], self.numbers[right], self.search.threshold)
         self.groups.join(left[similar], right[similar])
 
 
-def _scan_rows(
-    bits: np.ndarray, top: int, first: int, possible: int, certain: int, begin: int, groups: Components
-) -> tuple[int, np.ndarray, np.ndarray]:
-    """Twin of pair_kernels.scan: (rows of the tile, doubtful left, doubtful right); it always ends the tile."""
-    hit = np.flatnonzero(bits.max(axis=1) >= possible)
-    a, b = np.nonzero(bits[hit] >= possible)
-    a = hit[a]
-    upper = top + a < first + b
-    a, b = a[upper], b[upper]
-    sure = bits[a, b] >= certain
-    left, right = top + a.astype(np.int64), first + b.astype(np.int64)
-    groups.join(left[sure], right[sure])
-    return len(bits), left[~sure], right[~sure]
+def _tiles(rows: range, columns: range, height: int, width: int) -> Iterator[tuple[range, range]]:
+    """Tiles of two blocks, as ranges inside each, without those below the diagonal."""
+    for i in range(0, len(rows), height):
+        for j in range(0, len(columns), width):
+            a, b = range(i, min(i + height, len(rows))), range(j, min(j + width, len(columns)))
+            if rows[a.start] < columns[b.stop - 1]:
+                yield a, b
 
 
-def above(vectors: np.ndarray, left: np.ndarray, right: np.ndarray, threshold: float) -> np.ndarray:
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """Sums in float32 on a GPU, and float32 products without TF32, as the bounds of the errors suppose."""
+    cuda = torch.backends.cuda.matmul
+    precision, reduced = torch.get_float32_matmul_precision(), cuda.allow_fp16_reduced_precision_reduction
+    torch.set_float32_matmul_precision("highest")
+    cuda.allow_fp16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        cuda.allow_fp16_reduced_precision_reduction = reduced
+
+
+def above(vectors: Vectors, left: np.ndarray, right: np.ndarray, threshold: float) -> np.ndarray:
     """Bool [E]: whether the float32 nearest to the exact product of two rows is above the float32 threshold."""
     similar = np.empty(len(left), bool)
     for i in range(0, len(left), EXACT_PAIRS):
@@ -116,43 +231,10 @@ def above(vectors: np.ndarray, left: np.ndarray, right: np.ndarray, threshold: f
     return similar
 
 
-def margin(dtype: torch.dtype, width: int, norm: float) -> float:
-    """Bound of the error of a product of two rows of at most this norm.
-
-    Cauchy-Schwarz bounds the sum of |products| by norm^2. float32: `width` roundings in the sum. bfloat16: rounding of
-    both factors, 2^-8 each, and of the result, 2^-8 up to 2, on top of a float32 sum.
-    """
-    rounding = (width + 2) * 2.0**-23
-    if dtype == torch.bfloat16:
-        rounding += 2 * 2.0**-8 + 2.0**-16 + 2.0**-8
-    return rounding * max(1.0, norm * norm)
-
-
-def _bounds(threshold: float, error: float, dtype: torch.dtype) -> tuple[int, int, bool]:
-    """(possible, certain) as integers of the dtype's order, and whether products must be mapped to that order.
-
-    Non-negative floats are in the order of their bits; only a threshold near or below 0 needs the mapping.
-    """
-    ordered = threshold - error <= 0
-    limits = []
-    for value, up in ((threshold - error, -1), (threshold + error, 1)):
-        rounded = torch.tensor([value], dtype=dtype)
-        integer = int(_ordered_integers(rounded)[0])
-        wrong = float(rounded) > value if up < 0 else float(rounded) < value
-        limits.append(integer + up if wrong else integer)
-    return limits[0], limits[1], ordered
-
-
-def _ordered_integers(values: torch.Tensor) -> torch.Tensor:
-    """Integers in the order of the floats, also of negative ones."""
-    integers = values.view(INTEGERS[values.dtype])
-    largest = torch.iinfo(integers.dtype).max
-    return torch.where(integers < 0, integers ^ largest, integers)
-
-
 def as_float32(block: np.ndarray) -> torch.Tensor:
-    """A float32 copy of some rows (a memory map is read-only, which torch does not take)."""
-    return torch.from_numpy(np.array(block, dtype=np.float32, order="C"))
+    """A float32 tensor of some rows (a memory map is read-only, which torch does not take)."""
+    writable = block.dtype == np.float32 and block.flags.writeable
+    return torch.from_numpy(block if writable else np.array(block, dtype=np.float32, order="C"))
 
 
 @cache

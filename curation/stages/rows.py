@@ -9,7 +9,8 @@ def alive(context: Context, *upto: str) -> np.ndarray:
     """Row numbers int64, ascending, that none of the named stages has dropped.
 
     A row is never deleted: readable says ingest, identical_to says identical (both always count), retrieved says
-    retrieve, leaks says leakage, duplicate_of says duplicates. A stage that the yaml leaves out drops nothing.
+    retrieve, leaks says leakage, duplicate_of and leaks_with_group say duplicates. A stage that the yaml
+    leaves out drops nothing.
     """
     workspace = context.workspace
     mask = workspace.rows_where("ingest", "readable")
@@ -21,4 +22,11 @@ def alive(context: Context, *upto: str) -> np.ndarray:
         mask &= ~workspace.rows_where("leakage", "leaks")
     if "duplicates" in upto and "duplicates" in context.stages:
         mask &= ~workspace.rows_where("duplicates", "duplicate_of")
+        if whole_groups(context):
+            mask &= ~workspace.rows_where("duplicates", "leaks_with_group")
     return np.flatnonzero(mask)
+
+
+def whole_groups(context: Context) -> bool:
+    """Whether a leak takes its near-duplicate group with it."""
+    return bool(getattr(context.stages.get("leakage"), "whole_groups", False))

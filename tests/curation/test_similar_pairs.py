@@ -6,19 +6,23 @@ import torch
 
 import curation.components
 import curation.similar_pairs as similar_pairs
+import curation.tile_scans as tile_scans
 from curation.components import Components
-from curation.similar_pairs import above, join_similar, margin
+from curation.similar_pairs import PairSearch, above, block_pairs, join_similar
 
 
-@pytest.fixture(params=["compiled", "numpy"])
+@pytest.fixture(params=["compiled", "torch"])
 def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both scans, in tiles so small that 150 rows have full and partial ones, on and off the diagonal."""
-    if request.param == "numpy":
+    """Both scans, in blocks and tiles so small that 150 rows have full and partial ones, on and off the diagonal."""
+    if request.param == "torch":
         monkeypatch.setattr(curation.components, "compiled_kernels", lambda: None)
     else:
         pytest.importorskip("numba")
-    for name, value in {"STRIP": 64, "TILE_ROWS": 16, "TILE_COLUMNS": 40, "DOUBTFUL": 80, "EXACT_PAIRS": 7}.items():
+    sizes = {"BLOCK_ROWS": 64, "BLOCK_BYTES": 1, "STRIP": 24, "TILE_ROWS": 16, "TILE_COLUMNS": 40, "DOUBTFUL": 80}
+    for name, value in {**sizes, "EXACT_PAIRS": 7, "CACHE_BYTES": 0}.items():
         monkeypatch.setattr(similar_pairs, name, value)
+    monkeypatch.setattr(tile_scans, "MANY", 9)
+    monkeypatch.setattr(tile_scans, "SLICE", 100)
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -48,7 +52,7 @@ def test_join_similar__groups_of_the_exact_products(twin: None, threshold: float
     # At low thresholds everything is joined at once; a few rows in wide spaces stay apart.
     vectors = clusters() if threshold > 0.3 else unit(np.random.default_rng(0).normal(size=(9, 12)))
     groups = Components(len(vectors))
-    join_similar(vectors, threshold, groups, dtype)
+    join_similar(vectors, threshold, groups, dtype=dtype)
     expected = by_hand(vectors, threshold)
     assert groups.labels().tolist() == expected
     assert threshold <= 0 or 1 < len(set(expected)) < len(vectors)
@@ -65,7 +69,7 @@ def test_join_similar__pairs_at_the_threshold(twin: None, dtype: torch.dtype, st
         vectors[2 * i + 1, 2 * i : 2 * i + 2] = cosine, np.sqrt(1 - cosine**2)
     rows = vectors.astype(stored)
     groups = Components(len(rows))
-    join_similar(rows, 0.6, groups, dtype)
+    join_similar(rows, 0.6, groups, dtype=dtype)
     labels = groups.labels()
     assert labels.tolist() == by_hand(rows, 0.6)
     if stored is np.float32:  # strictly above: the pair at 0.6 itself is not joined
@@ -80,7 +84,7 @@ def test_join_similar__two_rows_around_thresholds_of_either_sign(
 ) -> None:
     cosine = float(np.float32(threshold)) + offset
     groups = Components(2)
-    join_similar(np.float32([[1, 0], [cosine, np.sqrt(1 - cosine**2)]]), threshold, groups, dtype)
+    join_similar(np.float32([[1, 0], [cosine, np.sqrt(1 - cosine**2)]]), threshold, groups, dtype=dtype)
     assert groups.labels().tolist() == [0, 0 if offset > 0 else 1]
 
 
@@ -89,7 +93,7 @@ def test_join_similar__exact_copies_are_one_group(twin: None) -> None:
     vectors = np.repeat(clusters(3), 40, axis=0)
     for dtype in (torch.float32, torch.bfloat16):
         groups = Components(120)
-        join_similar(vectors, float(np.float32(vectors[0] @ vectors[0])) - 1e-6, groups, dtype)
+        join_similar(vectors, float(np.float32(vectors[0] @ vectors[0])) - 1e-6, groups, dtype=dtype)
         assert groups.labels().tolist() == [0] * 40 + [40] * 40 + [80] * 40
 
 
@@ -99,7 +103,7 @@ def test_join_similar__more_doubtful_pairs_than_room(twin: None) -> None:
     vectors = unit(np.repeat([[1, 0], [np.cos(angle), np.sin(angle)]], 60, axis=0))
     for threshold, count in ((0.6, 1), (0.603, 2)):
         groups = Components(120)
-        join_similar(vectors, threshold, groups, torch.bfloat16)
+        join_similar(vectors, threshold, groups, dtype=torch.bfloat16)
         assert len(set(groups.labels())) == count
 
 
@@ -111,10 +115,35 @@ def test_above__compares_in_float32() -> None:
     assert above(vectors, left[:0], right[:0], 0.6).tolist() == []
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("scale", [1.0, 3.0])
-def test_margin__bounds_the_error_of_products(dtype: torch.dtype, scale: float) -> None:
-    vectors = torch.from_numpy(clusters(300, 128)) * scale
-    product = (vectors.to(dtype) @ vectors.to(dtype).T).double()
-    error = (product - vectors.double() @ vectors.double().T).abs().max()
-    assert 0 < error <= margin(dtype, 128, scale * (1 + 1e-6))
+TYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_forest__the_same_bytes_by_any_device_type_and_number_of_threads(twin: None, threads: int) -> None:
+    vectors, before = clusters(200), torch.get_num_threads()
+    rows, columns = range(0, 90), range(120, 200)
+    forests = []
+    try:
+        torch.set_num_threads(threads)
+        for devices in (None, ["cpu"] * threads):
+            forests += [PairSearch(vectors, 0.7, dtype=dtype, devices=devices).forest(rows, columns) for dtype in TYPES]
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(np.array_equal(forest, forests[0]) for forest in forests) and len(forests[0]) > 20
+    first, other = forests[0].T
+    assert (first < other).all() and np.isin(forests[0], [*rows, *columns]).all()
+    expected = Components(200)
+    a, b = np.argwhere(vectors[:90].astype(float) @ vectors[120:].T.astype(float) > 0.7).T
+    expected.join(a, b + 120)
+    found = Components(200)
+    found.join(first, other)
+    assert found.labels().tolist() == expected.labels().tolist()
+
+
+@pytest.mark.parametrize(("count", "width"), [(0, 8), (1, 8), (9000, 8), (70_000, 512), (3_000_000, 2048)])
+def test_block_pairs__every_pair_of_rows_once_in_bounded_blocks(count: int, width: int) -> None:
+    pairs = block_pairs(count, width)
+    assert sum(len(a) * (len(a) - 1) // 2 if a == b else len(a) * len(b) for a, b in pairs) == count * (count - 1) // 2
+    assert all(a == b or a.stop <= b.start for a, b in pairs)
+    assert max((len(a) for a, _ in pairs), default=0) * width * 2 <= similar_pairs.BLOCK_BYTES
