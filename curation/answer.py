@@ -1,12 +1,47 @@
 """A curation held against a pool with a known answer. Imports no torch."""
 
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from curation.ledger import read_ledger
+from curation.workspace import Workspace
+from datamodules.files import write_json
 
 OUTSIDE = ("ood", "ood_text", "text_only")
 INSIDE = ("photo", "duplicate")
+
+
+def judge(workspace: Workspace, truth: Path) -> dict[str, Any]:
+    """Figures of the present selection and of every other data set; also written to columns/answer.json.
+
+    truth: the truth.parquet of a pool with a known answer.
+    """
+    answer = pq.read_table(truth)
+    figures = score_against_answer(read_ledger(workspace), answer)
+    figures["data_sets"] = score_data_sets(workspace, answer) or None
+    write_json(workspace.root / "columns" / "answer.json", figures)
+    return figures
+
+
+def score_data_sets(workspace: Workspace, truth: pa.Table) -> dict[str, dict[str, Any]]:
+    """For each data set, whichever method chose it: images, share in the domain, and how many of each kind."""
+    found = {}
+    for path in sorted((workspace.root / "dataset").glob("*/manifest.parquet")):
+        keys = pq.read_table(path, columns=["key"])["key"]
+        own = truth.filter(pc.is_in(truth["key"], value_set=keys.combine_chunks()))
+        kinds = Counter(own["kind"].to_pylist())
+        inside = sum(kinds[kind] for kind in INSIDE)
+        share = inside / len(keys) if len(keys) else None
+        every = {str(kind): kinds[kind] for kind in sorted(pc.unique(truth["kind"]).to_pylist())}
+        found[path.parent.name] = {"images": len(keys), "share_in_domain": share, **every}
+    return found
 
 
 def score_against_answer(ledger: pa.Table, truth: pa.Table) -> dict[str, Any]:
@@ -25,6 +60,7 @@ def score_against_answer(ledger: pa.Table, truth: pa.Table) -> dict[str, Any]:
         "auroc": _auroc(ledger, kind),
         "leaks": _leaks(ledger, kind),
         "broken": _broken(ledger, kind, group),
+        "removed": _removed(ledger, kind),
         "kept": _kept(ledger, kind),
     }
 
@@ -38,26 +74,23 @@ def _duplicates(ledger: pa.Table, kind: np.ndarray, group: np.ndarray) -> dict[s
     found = _column(ledger, "duplicate_group")
     if found is None:
         return None
-    seen = np.array([value is not None and value == value for value in found])
-    predicted = _pairs([found[i] for i in np.flatnonzero(seen)], np.flatnonzero(seen))
-    real = np.flatnonzero(seen & np.isin(kind, INSIDE))
-    true = _pairs([group[i] for i in real], real)
+    seen = np.array([value is not None and value == value for value in found], bool)
+    inside, told = np.isin(kind, INSIDE), ~np.isin(kind, ("leak", "unknown"))
     # Two altered copies of one test image are copies of each other too: neither right nor wrong here.
-    asked = {(a, b) for a, b in predicted if kind[a] not in ("leak", "unknown") and kind[b] not in ("leak", "unknown")}
-    hits = len(asked & true)
+    asked = _pairs(found[seen & told])
+    true = _pairs(group[seen & inside])
+    hits = _pairs(zip(found[seen & inside], group[seen & inside], strict=True))
     return {
-        "precision": hits / len(asked) if asked else None,
-        "recall": hits / len(true) if true else None,
-        "pairs_found": len(asked),
-        "pairs_true": len(true),
+        "precision": hits / asked if asked else None,
+        "recall": hits / true if true else None,
+        "pairs_found": asked,
+        "pairs_true": true,
     }
 
 
-def _pairs(labels: list[Any], rows: np.ndarray) -> set[tuple[int, int]]:
-    members: dict[Any, list[int]] = {}
-    for label, row in zip(labels, rows.tolist(), strict=True):
-        members.setdefault(label, []).append(row)
-    return {(a, b) for rows_ in members.values() for i, a in enumerate(rows_) for b in rows_[i + 1 :]}
+def _pairs(labels: Iterable[Any]) -> int:
+    """Pairs of rows with equal labels; counted, not listed, for groups of many."""
+    return sum(count * (count - 1) // 2 for count in Counter(labels).values())
 
 
 def _auroc(ledger: pa.Table, kind: np.ndarray) -> dict[str, Any] | None:
@@ -110,6 +143,20 @@ def _broken(ledger: pa.Table, kind: np.ndarray, group: np.ndarray) -> dict[str, 
         case[fate] = case.get(fate, 0) + 1
     lost = int((np.isin(kind, INSIDE) & ~ok).sum())
     return {"total": len(rows), "refused": int((~ok[rows]).sum()), "by_case": table, "usable_lost": lost}
+
+
+def _removed(ledger: pa.Table, kind: np.ndarray) -> dict[str, Any] | None:
+    """Of the images that the selection put in order, by kind: how many it removed, by its cut or by a quota."""
+    rank, keep = _column(ledger, "removal_rank"), _column(ledger, "keep")
+    if rank is None or keep is None:
+        return None
+    ranked, kept = ~np.isnan(rank.astype(float)), keep.astype(bool)
+    figures = {}
+    for name in sorted(set(kind[ranked])):
+        mine = ranked & (kind == name)
+        removed = int((mine & ~kept).sum())
+        figures[name] = {"of": int(mine.sum()), "removed": removed, "share": removed / int(mine.sum())}
+    return figures
 
 
 def _kept(ledger: pa.Table, kind: np.ndarray) -> dict[str, Any] | None:

@@ -64,6 +64,22 @@ def write_card(workspace: Workspace, name: str = "full") -> Path:
     return path
 
 
+def current_data_sets(workspace: Workspace) -> list[str]:
+    """Names of the data sets that the present selection made, `full` first; none where it has not finished.
+
+    A data set that was cut from an earlier selection is none of them: the ledger no longer tells of it.
+    """
+    record = workspace.current_record("select")
+    if record is None or not workspace.manifest().exists():
+        return []
+    checksum = record["result"].get("manifest_sha256")
+    names = ["full"]
+    for path in sorted((workspace.root / "dataset").glob("*/selection.json")):
+        if path.parent.name != "full" and checksum in (read_json(path) or {}).values():
+            names.append(path.parent.name)
+    return names
+
+
 def card(workspace: Workspace, name: str) -> str:
     """The text of the card."""
     owner = read_json(workspace.root / "workspace.json") or {}

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curation.ledger import read_ledger
 from curation.locking import held
 from curation.manifest import verify_manifest
 from curation.session import Session
@@ -173,16 +172,12 @@ class Curation:
 
     def judge(self, workspace: Workspace) -> dict[str, Any]:
         """Compares the result with the pool's known answer and keeps the figures in columns/answer.json."""
-        import pyarrow.parquet as pq
-
-        from curation.answer import score_against_answer
+        from curation.answer import judge
 
         path = within(self.answer or "", workspace.root)
         if not path.exists():
             raise FileNotFoundError(f"curation.answer: {path} does not exist; it is the pool's truth.parquet, or null")
-        figures = score_against_answer(read_ledger(workspace), pq.read_table(path))
-        write_json(workspace.root / "columns" / "answer.json", figures)
-        return figures
+        return judge(workspace, path)
 
 
 def _upto(context: Context, last: str | None) -> list[Stage]:

@@ -216,9 +216,30 @@ def select(command: str, args: Sequence[str]) -> None:
 
 
 def report(command: str, args: Sequence[str]) -> None:
-    """The command `report`: writes report/index.html."""
-    _, workspace = _read(args, "Writes the report of a workspace.")
+    """The command `report`: writes report/index.html and the cards of the data sets."""
+    config, workspace = _read(args, "Writes the report of a workspace and the cards of its data sets.")
+    for card in write_cards(workspace, config.curation):
+        print(f"card        {card}")
     print(f"report      {write_report(workspace)}")
+
+
+def write_cards(workspace: Path, curation: Any) -> list[Path]:
+    """Writes README.md of the data sets of a finished workspace; compares them with a known answer that the yaml names.
+
+    Data sets of an earlier selection keep theirs. None are written where the selection has not finished.
+    """
+    from curation.answer import judge
+    from curation.card import current_data_sets, write_card
+    from curation.workspace import Workspace
+    from datamodules.files import within
+
+    space = Workspace(workspace)
+    names = current_data_sets(space)
+    answer = curation.get("answer") if hasattr(curation, "get") else None
+    truth = within(answer, space.root) if answer else None
+    if names and truth is not None and truth.exists():
+        judge(space, truth)
+    return [write_card(space, name) for name in names]
 
 
 def write_report(workspace: Path) -> Path:
@@ -233,6 +254,42 @@ def full_manifest(workspace: Path) -> Path:
     from curation.workspace import Workspace
 
     return Workspace(workspace).manifest()
+
+
+def workspace_of(source: str | Path | None) -> Path | None:
+    """The workspace whose data set a manifest is, None for any other source of images."""
+    path = Path(source) if source is not None else Path()
+    inside = path.name == "manifest.parquet" and path.parent.parent.name == "dataset"
+    root = path.parent.parent.parent
+    return root if inside and (root / "workspace.json").exists() else None
+
+
+def screened_checksums(workspace: Path, manifest: Path, identity: str) -> tuple[set[str] | None, str | None]:
+    """(SHA-256 of the test images that a data set was screened against, None), or (None, why there are none)."""
+    from curation.screening import screened_checksums as screened
+    from curation.screening import unscreened_rows
+    from curation.workspace import Workspace
+    from datamodules.files import sha256_file
+
+    space = Workspace(workspace)
+    if not manifest.is_file():
+        return None, f"{manifest}, which the backbone was trained on, is gone"
+    if sha256_file(manifest) != identity:
+        return None, f"{manifest} was made anew since the backbone was trained on it"
+    checksums = screened(space)
+    if checksums is None:
+        return None, f"no finished leakage gate in {workspace}"
+    missed = unscreened_rows(space, manifest)
+    return (
+        (None, f"{missed} images of {manifest} did not pass the present leakage gate") if missed else (checksums, None)
+    )
+
+
+def checksums_of_sets(folders: dict[str, Path]) -> set[str]:
+    """SHA-256 of all images of some evaluation sets."""
+    from curation.evaluation_sets import checksums
+
+    return {one for name, path in folders.items() for one in checksums(name, path)}
 
 
 def data_set_figures(workspace: Path) -> dict[str, Any]:

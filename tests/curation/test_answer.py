@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from curation.answer import score_against_answer
+from curation.answer import judge, score_against_answer
+from curation.workspace import write_table
+from datamodules.files import read_json
+from tests.curation.small_workspace import save_workspace
 
 # key: kind, group of copies
 TRUTH = {
@@ -26,7 +31,8 @@ def ledger(**columns: dict) -> pa.Table:
 
 def test_score_against_answer__nothing_ran() -> None:
     figures = score_against_answer(ledger(), truth())
-    assert figures == {"images": 12, "duplicates": None, "auroc": None, "leaks": None, "broken": None, "kept": None}
+    nothing = dict.fromkeys(("duplicates", "auroc", "leaks", "broken", "removed", "kept"))
+    assert figures == {"images": 12, **nothing}
 
 
 @pytest.mark.parametrize(
@@ -43,6 +49,17 @@ def test_score_against_answer__nothing_ran() -> None:
 def test_duplicates__pairs_of_rows(groups: dict, precision: float | None, recall: float | None) -> None:
     figures = score_against_answer(ledger(duplicate_group=groups), truth())["duplicates"]
     assert (figures["precision"], figures["recall"]) == (precision, recall)
+
+
+def test_duplicates__ten_thousand_copies_are_counted_at_once() -> None:
+    many = 10_000
+    table = pa.table({"key": [str(i) for i in range(many)], "duplicate_group": [0] * many})
+    kinds = pa.table(
+        {"key": table["key"], "kind": ["photo"] * many, "group": ["1"] * (many // 2) + ["2"] * (many // 2)}
+    )
+    figures = score_against_answer(table, kinds)["duplicates"]
+    assert figures["pairs_found"] == many * (many - 1) // 2 and figures["recall"] == 1.0
+    assert figures["precision"] == pytest.approx(2 * 5000 * 4999 / (many * (many - 1)))
 
 
 def test_auroc__agrees_with_scikit_learn_and_ignores_leaks_and_nulls() -> None:
@@ -64,7 +81,10 @@ def test_auroc__removed_first_is_outside() -> None:
 
 
 def test_leaks__found_and_false_alarms() -> None:
-    columns = {"leaks": dict.fromkeys(TRUTH, False), "drop_reason": {"l": "leak", "b": "leak", "x": "leak"}}
+    columns: dict[str, dict] = {
+        "leaks": dict.fromkeys(TRUTH, False),
+        "drop_reason": {"l": "leak", "b": "leak", "x": "leak"},
+    }
     figures = score_against_answer(ledger(**columns), truth())["leaks"]
     assert figures == {"planted": 2, "found": 1, "false_alarms": 1}
 
@@ -75,6 +95,30 @@ def test_broken__fate_of_each_case_and_what_was_lost() -> None:
     assert figures == {
         "total": 2, "refused": 1, "usable_lost": 1, "by_case": {"html": {"not_an_image": 1}, "cut": {"readable": 1}},
     }  # fmt: skip
+
+
+def test_removed__share_of_each_kind_among_the_ranked() -> None:
+    rank = {"x": 0, "y": 1, "a": 2, "b": 3, "c": 4}
+    keep = {**dict.fromkeys(TRUTH, False), "a": True, "c": True}
+    removed = score_against_answer(ledger(removal_rank=rank, keep=keep), truth())["removed"]
+    assert removed == {
+        "ood": {"of": 1, "removed": 1, "share": 1.0}, "photo": {"of": 3, "removed": 1, "share": 1 / 3},
+        "text_only": {"of": 1, "removed": 1, "share": 1.0},
+    }  # fmt: skip
+
+
+def test_judge__every_data_set_whichever_method_chose_it(tmp_path: Path) -> None:
+    space = save_workspace(tmp_path)
+    kinds = pa.table({"key": ["d.jpg", "e.jpg", "g.jpg"], "kind": ["photo", "duplicate", "ood"], "group": ["1"] * 3})
+    write_table(tmp_path / "truth.parquet", kinds)
+    for name, keys in (("full", ["d.jpg", "e.jpg"]), ("random-2", ["d.jpg", "g.jpg"])):
+        write_table(space.manifest(name), pa.table({"key": keys}))
+    figures = judge(space, tmp_path / "truth.parquet")
+    assert figures["data_sets"] == {
+        "full": {"images": 2, "share_in_domain": 1.0, "duplicate": 1, "ood": 0, "photo": 1},
+        "random-2": {"images": 2, "share_in_domain": 0.5, "duplicate": 0, "ood": 1, "photo": 1},
+    }  # fmt: skip
+    assert read_json(tmp_path / "columns" / "answer.json") == figures
 
 
 def test_kept__by_kind() -> None:

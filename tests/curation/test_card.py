@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from curation.card import size_category, write_card
+from curation.card import current_data_sets, size_category, write_card
 from curation.ledger import read_ledger
 from curation.manifest import write_manifest
 from curation.workspace import Workspace
@@ -86,6 +86,18 @@ def test_write_card__loads_as_a_data_set(tmp_path: Path) -> None:
 def test_write_card__no_data_set_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no data set 'mini'; run `curate` or `select`"):
         write_card(curated(tmp_path), "mini")
+
+
+def test_current_data_sets__only_those_of_the_present_selection(tmp_path: Path) -> None:
+    space = curated(tmp_path)
+    checksum = sha256_file(space.manifest())
+    record = read_json(space.stage_folder("select") / "stage.json") or {}
+    write_json(space.stage_folder("select") / "stage.json", {**record, "result": {"manifest_sha256": checksum}})
+    for name, parent in (("mini", checksum), ("old", "0" * 64)):
+        write_json(space.dataset_folder(name) / "selection.json", {"parent": parent})
+    assert current_data_sets(space) == ["full", "mini"]
+    (space.stage_folder("select") / "stage.json").unlink()
+    assert current_data_sets(space) == []
 
 
 def test_size_category__boundaries() -> None:
