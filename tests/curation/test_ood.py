@@ -3,7 +3,8 @@ import pytest
 import torch
 
 import curation.ood
-from curation.ood import best_concept, ood_scores
+from curation.embeddings import Embeddings
+from curation.ood import NotFiniteError, best_concept, ood_scores, score_images
 
 
 def unit_rows(count: int, seed: int, width: int = 16) -> np.ndarray:
@@ -76,7 +77,7 @@ def test_ood_scores__tensor_in_tensor_out() -> None:
         (IMAGE[0], YES, NO, "atd", r"image must be \[N, D\]"),
         (IMAGE, YES[:0], NO[:0], "atd", "text_yes is empty.*at least one concept"),
         (IMAGE, YES, YES, "atd", r"copy of the yes branch.*fit --config clipn\.yaml"),
-        (np.full_like(IMAGE, np.nan), YES, NO, "atd", "image holds NaN"),
+        (np.full_like(IMAGE, np.nan), YES, NO, "atd", "image row 0 holds NaN"),
         (IMAGE, YES, np.full_like(NO, np.inf), "atd", "text_no holds NaN or infinite"),
     ],
 )
@@ -85,6 +86,52 @@ def test_ood_scores__wrong_input_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         ood_scores(image, yes, no, rule=rule)
+
+
+@pytest.mark.parametrize("cells", [1, 50, 2**20])
+def test_score_images__embeddings_on_disk_in_blocks(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curation.ood, "CELLS", cells)
+    stored = Embeddings([IMAGE[:9].astype(np.float16), IMAGE[9:].astype(np.float16)])
+    scores, best, similarity = score_images(stored, YES, NO)
+    np.testing.assert_allclose(scores, ood_scores(np.asarray(stored), YES, NO), atol=2e-5)
+    places, cosines = best_concept(np.asarray(stored), YES)
+    np.testing.assert_array_equal(best, places)
+    np.testing.assert_allclose(similarity, cosines, atol=1e-6)
+    assert (scores.dtype, best.dtype, similarity.dtype) == (np.float32, np.int64, np.float32)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_score_images__the_row_that_is_not_finite_is_named(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curation.ood, "CELLS", 50)
+    image = IMAGE.copy()
+    image[[23, 31], 5] = value
+    with pytest.raises(NotFiniteError, match="image row 23 holds NaN or infinite") as caught:
+        score_images(image, YES, NO)
+    assert caught.value.row == 23
+
+
+@pytest.mark.parametrize("rule", ["atd", "ctw"])
+def test_score_images__bank_of_one_concept(rule: str) -> None:
+    scores, best, _ = score_images(IMAGE, YES[:1], NO[:1], 10.0, rule)
+    margin = 10.0 * IMAGE.astype(np.float64) @ (NO[0] - YES[0]).astype(np.float64)
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-margin)), atol=1e-5)  # p is 1: both rules are p_no
+    assert not best.any()
+
+
+def test_score_images__equal_images_have_equal_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curation.ood, "CELLS", 50)
+    scores, best, _ = score_images(np.repeat(IMAGE[:1], 40, axis=0), YES, NO)
+    assert len(set(scores.tolist())) == len(set(best.tolist())) == 1
+
+
+@pytest.mark.gpu
+def test_score_images__gpu_agrees_with_the_cpu() -> None:
+    image, yes, no = unit_rows(3000, 3, 512), unit_rows(1000, 4, 512), unit_rows(1000, 5, 512)
+    for rule in ("atd", "ctw"):
+        for found, expected in zip(
+            score_images(image, yes, no, rule=rule, device="cuda"), score_images(image, yes, no, rule=rule), strict=True
+        ):
+            np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("cells", [1, 2**20])
