@@ -29,23 +29,24 @@ class FAST(TextDetector):
     Args:
         model: The published checkpoint, looked for here and in torch.hub's checkpoints folder; or the path of another
             one of the same network.
-        side_px: Side of the square that the network sees, a multiple of 32.
+        square_px: Side of the square that the network sees, a multiple of 32.
         min_score: Least mean probability of a region, in (0, 1).
         min_area: Least size of a region in pixels of the square.
         stand_in: Marks weights that only take the published ones' place; the report says so.
     """
 
     kind: ClassVar[str] = "fast"
+    # No name of RapidOCRDetector's settings: a yaml that only changes the class would take over that one's value.
     model: str = PUBLISHED
-    side_px: int = 512
+    square_px: int = 512
     min_score: float = 0.85
     min_area: int = 200
     stand_in: bool = False
 
     def __post_init__(self) -> None:
-        if self.side_px < 64 or self.side_px % 32:
+        if self.square_px < 64 or self.square_px % 32:
             raise ValueError(
-                f"curation.text.detector.side_px must be a multiple of 32 from 64 on for FAST, got {self.side_px}"
+                f"curation.text.detector.square_px must be a multiple of 32 from 64 on for FAST, got {self.square_px}"
             )
         if not 0 < self.min_score < 1:
             raise ValueError(f"curation.text.detector.min_score must be in (0, 1), got {self.min_score}")
@@ -76,12 +77,12 @@ class FAST(TextDetector):
         return {"name": f"FAST-tiny {path.name}", "sha256": sha256_file(path), **mark}
 
     def prepare(self, rgb: np.ndarray) -> dict[str, Any]:
-        """square: uint8 [3, side_px, side_px]; size: int64 (height, width) of the image."""
+        """square: uint8 [3, square_px, square_px]; size: int64 (height, width) of the image."""
         height, width = rgb.shape[:2]
         longest, left, top = _square(height, width)
         padded = Image.new("RGB", (longest, longest), (255, 255, 255))
         padded.paste(Image.fromarray(rgb), (left, top))
-        square = padded.resize((self.side_px, self.side_px), Image.Resampling.BICUBIC)
+        square = padded.resize((self.square_px, self.square_px), Image.Resampling.BICUBIC)
         return {"square": np.asarray(square).transpose(2, 0, 1).copy(), "size": np.array([height, width])}
 
     def finder(self) -> "FASTFinder":
@@ -93,7 +94,7 @@ class FAST(TextDetector):
     def polygons(self, logits: np.ndarray, height: int, width: int) -> Polygons:
         """Polygons in pixels of an image of that size, from the network's text logits of its square."""
         words = find_words(logits, self.min_score, self.min_area)
-        found = [to_image(word.polygon, height, width, self.side_px) for word in words]
+        found = [to_image(word.polygon, height, width, self.square_px) for word in words]
         return [polygon for polygon in found if len(polygon)]
 
     def detect(self, rgb: np.ndarray) -> Polygons:
@@ -115,13 +116,13 @@ def _square(height: int, width: int) -> tuple[int, int, int]:
     return longest, (longest - width) // 2, (longest - height) // 2
 
 
-def to_image(polygon: np.ndarray, height: int, width: int, side_px: int) -> np.ndarray:
+def to_image(polygon: np.ndarray, height: int, width: int, square_px: int) -> np.ndarray:
     """A polygon of the square int [K, 2] in pixels of the image, int32, clipped to it; empty if all in the white.
 
-    x = x' * longest side / side_px - white to the left, and so for y; points that fall together are one.
+    x = x' * longest side / square_px - white to the left, and so for y; points that fall together are one.
     """
     longest, left, top = _square(height, width)
-    points = np.rint(polygon * (longest / side_px) - (left, top))
+    points = np.rint(polygon * (longest / square_px) - (left, top))
     low, high = points.min(axis=0), points.max(axis=0)
     if (high < 0).any() or (low > (width - 1, height - 1)).any():
         return np.empty((0, 2), np.int32)

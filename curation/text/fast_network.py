@@ -43,7 +43,7 @@ class Block(nn.Module):
         branches = self.branches()
         main = cast(nn.Conv2d, branches[0][0])
         high, wide = cast(tuple[int, int], main.kernel_size)
-        kernel = torch.zeros(main.weight.shape, dtype=torch.float64)
+        kernel = torch.zeros(main.weight.shape, dtype=torch.float64)  # a sum of products of four rounded numbers
         bias = torch.zeros(main.out_channels, dtype=torch.float64)
         for conv, norm in branches:
             mean, variance = cast(Tensor, norm.running_mean).double(), cast(Tensor, norm.running_var).double()
@@ -52,9 +52,9 @@ class Block(nn.Module):
             across, down = (wide - weight.shape[3]) // 2, (high - weight.shape[2]) // 2
             kernel += functional.pad(weight.double() * scale.view(-1, 1, 1, 1), (across, across, down, down))
             bias += norm.bias.double() - mean * scale
-        fused = nn.Conv2d(main.in_channels, main.out_channels, (high, wide), main.stride, main.padding)  # type: ignore[arg-type]
-        fused.weight.copy_(kernel)
-        cast(Tensor, fused.bias).copy_(bias)
+        with torch.device("meta"):
+            fused = nn.Conv2d(main.in_channels, main.out_channels, (high, wide), main.stride, main.padding)  # type: ignore[arg-type]
+        fused.weight, fused.bias = nn.Parameter(kernel.float()), nn.Parameter(bias.float())
         for name in list(self._modules):
             delattr(self, name)
         self.fused = fused

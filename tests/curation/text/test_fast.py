@@ -15,7 +15,7 @@ SIZES = [(128, 128), (60, 128), (200, 100), (31, 77), (512, 300)]
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> FAST:
-    return FAST(str(save_red_finder(tmp_path_factory.mktemp("weights") / "red.pth")), side_px=128, min_area=20)
+    return FAST(str(save_red_finder(tmp_path_factory.mktemp("weights") / "red.pth")), square_px=128, min_area=20)
 
 
 def image(height: int, width: int) -> tuple[np.ndarray, tuple[int, int, int, int]]:
@@ -91,7 +91,7 @@ def test_path__missing_weights_say_where_they_are(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("side_px", 500), ("side_px", 32), ("min_score", 1.0), ("min_area", -1)]
+    ("setting", "value"), [("square_px", 500), ("square_px", 32), ("min_score", 1.0), ("min_area", -1)]
 )
 def test_fast__refuses_wrong_settings(setting: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"curation.text.detector.{setting}.*{value}"):
