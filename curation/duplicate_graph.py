@@ -65,6 +65,8 @@ def run_tasks(session: Session, folder: Path, count: int, work: Work, title: str
 
     # Rank 0 looks once and tells the others, else a fast rank's first task would race a slow rank's look.
     def look() -> list[int]:
+        for half in folder.glob(".edges-*.tmp"):  # of a process that was killed
+            half.unlink()
         missing = [number for number in range(count) if not task_file(folder, number).exists()]
         if missing:
             before()

@@ -201,10 +201,8 @@ class _Lane:
 def _tiles(rows: range, columns: range, height: int, width: int) -> Iterator[tuple[range, range]]:
     """Tiles of two blocks, as ranges inside each, without those below the diagonal."""
     for i in range(0, len(rows), height):
-        for j in range(0, len(columns), width):
-            a, b = range(i, min(i + height, len(rows))), range(j, min(j + width, len(columns)))
-            if rows[a.start] < columns[b.stop - 1]:
-                yield a, b
+        for j in range(i if rows == columns else 0, len(columns), width):
+            yield range(i, min(i + height, len(rows))), range(j, min(j + width, len(columns)))
 
 
 @contextmanager

@@ -1,3 +1,7 @@
+import os
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -5,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from curation import approximate_pairs, duplicate_graph, neighbour_lists, similar_pairs
 from curation.searching.faiss_index import Approximate
 from curation.session import Session
 from curation.stage import Context, run_stage
@@ -12,8 +17,9 @@ from curation.stages.duplicates import Duplicates
 from curation.stages.identical import Identical
 from curation.stages.leakage import Leakage
 from curation.stages.rows import alive
-from curation.workspace import Workspace, write_part
+from curation.workspace import Workspace, write_array, write_part
 from datamodules.descriptions import INDEX_SCHEMA
+from tests.conftest import free_port
 from tests.curation.small_workspace import finish
 
 
@@ -162,3 +168,124 @@ def test_duplicates__wrong_settings_are_named(tmp_path: Path) -> None:
         Duplicates(k=0).check(context)
     with pytest.raises(ValueError, match=r"curation.duplicates.approximate.index_gb must be positive"):
         Duplicates(approximate=Approximate(index_gb=0)).check(context)
+
+
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """66 tasks for 700 rows, or 11 of lists."""
+    for name, value in {"BLOCK_ROWS": 64, "BLOCK_BYTES": 1, "STRIP": 40, "TILE_ROWS": 24, "TILE_COLUMNS": 40}.items():
+        monkeypatch.setattr(similar_pairs, name, value)
+    monkeypatch.setattr(neighbour_lists, "QUERIES", 64)
+    monkeypatch.setattr(approximate_pairs, "QUERIES", 64)
+
+
+def clusters(count: int = 700, width: int = 16) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(60, width))
+    rows = centres[rng.integers(0, 60, count)] + 0.35 * rng.normal(size=(count, width))
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("k", [None, 4])
+def test_duplicates__killed_on_two_ranks_and_ended_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, k: int | None
+) -> None:
+    small_blocks(monkeypatch)
+    save_pool(tmp_path / "killed", clusters())
+    folder = Workspace(tmp_path / "killed").stage_folder("duplicates")
+
+    def work(rank: int) -> None:
+        def slowly(path: Path, array: np.ndarray) -> None:
+            time.sleep(0.05)
+            write_array(path, array)
+
+        monkeypatch.setattr(duplicate_graph, "write_array", slowly)
+        context = Context(Workspace(tmp_path / "killed"), Session(accelerator="cpu", devices=2), "x", "", None)
+        context.session.start()
+        run(context, Duplicates(threshold=0.9, k=k))
+
+    kill_when(work, lambda: len(list(folder.glob("graph-*/edges-*.npy"))) >= 4)
+    done = set(folder.glob("graph-*/edges-*.npy"))
+    assert 4 <= len(done) < (60 if k is None else 11) and not (folder / "stage.json").exists()
+    half = done.pop().with_name(".edges-00066.npy.1.tmp")  # what a kill may leave
+    half.write_bytes(b"half")
+    times = {path: path.stat().st_mtime_ns for path in done}
+    context = Context(Workspace(tmp_path / "killed"), Session(accelerator="cpu"), "x", "", None)
+    run(context, Duplicates(threshold=0.9, k=k))
+    whole = save_pool(tmp_path / "whole", clusters())
+    run(whole, Duplicates(threshold=0.9, k=k))
+    assert tree(folder) == tree(whole.workspace.stage_folder("duplicates"))
+    assert all(path.stat().st_mtime_ns == times[path] for path in done)  # none was done again
+    assert 1 < len(alive(context, "duplicates")) < 600
+
+
+def kill_when(work: Callable[[int], None], ready: Callable[[], bool]) -> None:
+    """Starts work(rank) in two processes as torchrun would, and kills both at once when it is time."""
+    port = free_port()
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if child == 0:
+            os.environ.update(TORCHELASTIC_RUN_ID="test", RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
+                              LOCAL_WORLD_SIZE="2", GROUP_RANK="0", MASTER_ADDR="127.0.0.1",
+                              MASTER_PORT=str(port))  # fmt: skip
+            try:
+                work(rank)
+            finally:
+                os._exit(1)
+        children.append(child)
+    try:
+        deadline = time.monotonic() + 60
+        while not ready():
+            assert time.monotonic() < deadline, "the two ranks wrote nothing"
+            time.sleep(0.01)
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [-signal.SIGKILL] * 2
+
+
+def test_duplicates__two_ranks_give_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_ranks: Callable[[Callable[[int], None]], None]
+) -> None:
+    small_blocks(monkeypatch)
+    for name in ("one", "two"):
+        save_pool(tmp_path / name, clusters())
+    context = Context(Workspace(tmp_path / "one"), Session(accelerator="cpu"), "x", "", None)
+    run(context, Duplicates(threshold=0.9))
+
+    def work(rank: int) -> None:
+        context = Context(Workspace(tmp_path / "two"), Session(accelerator="cpu", devices=2), "x", "", None)
+        context.session.start()
+        run(context, Duplicates(threshold=0.9))
+
+    two_ranks(work)
+    folders = [Workspace(tmp_path / name).stage_folder("duplicates") for name in ("one", "two")]
+    assert tree(folders[0]) == tree(folders[1]) and len(tree(folders[0])) == 67
+
+
+def test_duplicates__an_index_finds_nearly_all_pairs_and_says_how_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_blocks(monkeypatch)
+    context = save_pool(tmp_path, clusters())
+    exact = run(context, Duplicates(threshold=0.9))["result"]
+    stage = Duplicates(threshold=0.9, approximate=Approximate(exact_below=100, recall=0.9, sample=200))
+    found = run(context, stage)
+    assert found["result"]["index"].startswith("IVF") and 0.9 <= found["result"]["recall"] <= 1
+    assert "% of the pairs)" in found["summary"] and found["result"]["sampled_pairs"] > 100
+    assert abs(found["result"]["dropped"] - exact["dropped"]) < 0.1 * exact["dropped"]
+    folder = context.workspace.stage_folder("duplicates")
+    assert not list(folder.rglob("*.faiss")) and len(list(folder.rglob("edges-*"))) == 11
+
+
+def test_duplicates__an_index_of_a_pool_without_pairs(tmp_path: Path) -> None:
+    context = save_pool(tmp_path, axes(*range(12)))
+    record = run(context, Duplicates(approximate=Approximate(exact_below=1)))
+    assert record["result"]["dropped"] == 0 and "no pair in the sample" in record["summary"]
+
+
+def test_duplicates__groups_larger_than_a_list_are_told(tmp_path: Path) -> None:
+    context = save_pool(tmp_path, axes(*[0] * 70, *[1] * 64))
+    record = run(context, Duplicates())
+    assert record["result"]["larger_than_k"] == 1
+    assert "1 groups have more than 64 images, which a list of 64 neighbours may cut apart" in record["summary"]
