@@ -30,14 +30,18 @@ class Prepare:
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """The picture as the encoder takes it."""
-        image = Image.fromarray(rgb)
-        short, (width, height) = self.resized or self.size, image.size
+        from curation.resizing import SUPPORT, resize
+
+        short, (height, width) = self.resized or self.size, rgb.shape[:2]
         # Cut down and rounded to even as torchvision does, so that the models see the pixels they were trained on.
         wide, high = (short if self.square else int(short * side / min(width, height)) for side in (width, height))
-        image = image.resize((wide, high), self.resampling)
-        if self.crop and (wide, high) != (self.size, self.size):
+        left, top, right, bottom = 0, 0, wide, high
+        if self.crop:
             left, top = round((wide - self.size) / 2), round((high - self.size) / 2)
-            image = image.crop((left, top, left + self.size, top + self.size))
+            right, bottom = left + self.size, top + self.size
+        if self.resampling in SUPPORT and left >= 0 and top >= 0:
+            return resize(rgb, (wide, high), (left, top, right, bottom), self.resampling)
+        image = Image.fromarray(rgb).resize((wide, high), self.resampling).crop((left, top, right, bottom))
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 

@@ -106,7 +106,9 @@ def find_file(name: str) -> Path | None:
     """
     entry = next((entry for entry in KNOWN if name in (entry.name, entry.file)), None)
     cache = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
-    names = [name] if entry is None else [name, entry.file, Path(cache, "hub", "checkpoints", entry.file)]
+    names: list[str | Path] = (
+        [name] if entry is None else [name, entry.file, Path(cache, "hub", "checkpoints", entry.file)]
+    )
     return next((path for path in (Path(name).expanduser() for name in names) if path.is_file()), None)
 
 

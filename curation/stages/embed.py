@@ -185,6 +185,8 @@ def embed_rows(
     """The prediction loop of the encoders over rows of an index."""
     module = Embedder(encoders)
     prepare = module.prepare()
+    for make in prepare.values():
+        make(np.zeros((32, 32, 3), np.uint8))  # compiles here, once, what every worker would compile for itself
 
     def load(row: int) -> dict[str, Any]:
         image = reader.rgb(row)
