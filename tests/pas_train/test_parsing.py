@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from pathlib import Path
 
@@ -93,3 +94,14 @@ def test_section_parser__ends_with_status_2(capsys: pytest.CaptureFixture[str], 
         section_parser("Test.").parse_args(["--worksp", "x"])
     assert end.value.code == 2
     assert capsys.readouterr().err.startswith("pas_train: error: unknown key worksp; did you mean workspace")
+
+
+def test_accept_sections__imports_no_class_that_a_section_names(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("model:\n  class_path: pas_train.methods.MoCoV3\n")
+    code = (
+        "import sys; from pas_train.parsing import accept_sections, section_parser; parser = section_parser('a'); "
+        "accept_sections(parser, 'model'); found = parser.parse_args(['--config', sys.argv[1]]).model; "
+        "sys.exit('torch' in sys.modules or found['class_path'] != 'pas_train.methods.MoCoV3')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.yaml")], check=False)
+    assert done.returncode == 0
