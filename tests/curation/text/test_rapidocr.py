@@ -3,8 +3,10 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from curation.text import RapidOCRDetector, blur_regions
+from curation.text.rapidocr import is_repetition
 from tests.curation.text.pictures import gradient, write
 
 
@@ -43,6 +45,36 @@ def test_detect__keeps_the_shape_of_wide_and_large_images(detector: RapidOCRDete
     points = np.concatenate(polygons)
     assert abs(points[:, 0].min() - left) < 25 and abs(points[:, 0].max() - right) < 25
     assert abs(points[:, 1].min() - top) < 25 and abs(points[:, 1].max() - bottom) < 25
+
+
+@pytest.mark.parametrize("shape", ["ring", "cross"])
+def test_detect__a_row_of_one_shape_is_no_word(detector: RapidOCRDetector, shape: str) -> None:
+    image = Image.new("RGB", (64, 64), (240, 220, 120))
+    draw = ImageDraw.Draw(image)
+    for x in range(6, 64, 15):
+        for y in range(9, 64, 22):
+            if shape == "ring":
+                draw.ellipse((x - 5, y - 5, x + 5, y + 5), outline=(60, 20, 150), width=2)
+            else:
+                draw.line((x - 5, y, x + 5, y), fill=(60, 20, 150), width=3)
+                draw.line((x, y - 5, x, y + 5), fill=(60, 20, 150), width=3)
+    assert dataclasses.replace(detector, drop_repeats=False).detect(np.array(image))
+    assert detector.detect(np.array(image)) == []
+
+
+def test_detect__words_from_border_to_border_stay(detector: RapidOCRDetector) -> None:
+    image, (left, _, right, _) = write(gradient(64, 64), "marble", (-1, 20), 21)
+    assert left <= 0 and right >= 62
+    assert len(detector.detect(image)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0000", True), ("o0O 0", True), ("5000", True), ("+十十", True), ("good", False), ("10", False), ("", False),
+     ("checked", False), ("++", False), ("www", True)],
+)  # fmt: skip
+def test_is_repetition__three_quarters_of_one_shape(text: str, expected: bool) -> None:
+    assert is_repetition(text) is expected
 
 
 @pytest.mark.parametrize("font_px", [10, 24])
