@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from curation.text import blur_regions, text_area
-from tests.curation.text.pictures import gradient
+from curation.text import Fill, RapidOCRDetector, blur_regions, fill_regions, remove_words, text_area
+from tests.curation.text.pictures import gradient, write
 
 
 def box(left: int, top: int, right: int, bottom: int) -> np.ndarray:
@@ -48,3 +48,31 @@ def test_text_area__union_of_polygons() -> None:
     assert text_area([box(0, 0, 4, 9)], 10, 10) == pytest.approx(0.5)
     assert text_area([box(0, 0, 4, 9), box(2, 0, 4, 9)], 10, 10) == pytest.approx(0.5)
     assert text_area([box(0, 0, 9, 9)], 10, 10) == 1
+
+
+def test_fill_regions__takes_the_colour_around_a_word_and_no_other_words() -> None:
+    image = np.full((80, 160, 3), 40, np.uint8)
+    image[:, 80:] = 200
+    words = [box(20, 30, 59, 49), box(20, 52, 59, 60), box(100, 30, 139, 49)]
+    for left, top, right, bottom in ((20, 30, 60, 50), (20, 52, 60, 61), (100, 30, 140, 50)):
+        image[top:bottom, left:right] = 255
+    filled = fill_regions(image, words)
+    assert (filled[28:63, 20:60] == 40).all() and (filled[30:50, 100:140] == 200).all()
+    far = np.ones((80, 160), bool)
+    far[30 - 7 : 61 + 7, 20 - 7 : 140 + 7] = False
+    np.testing.assert_array_equal(filled[far], image[far])
+
+
+def test_fill_regions__an_image_that_is_all_word() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    filled = fill_regions(image, [box(0, 0, 29, 19)])
+    assert (filled == np.rint(image.reshape(-1, 3).mean(axis=0))).all()
+
+
+@pytest.mark.parametrize("fill", ["blur", "mean"])
+def test_remove_words__leaves_nothing_to_detect(fill: Fill) -> None:
+    pytest.importorskip("rapidocr")
+    detector = RapidOCRDetector()
+    image, _ = write(gradient(96, 128), "apple pie", (8, 30), 20)
+    polygons = detector.detect(image)
+    assert polygons and detector.detect(remove_words(image, polygons, fill)) == []
