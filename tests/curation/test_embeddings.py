@@ -25,6 +25,12 @@ def test_getitem__the_same_bits_in_every_block() -> None:
     assert all(np.array_equal(embeddings[row : row + 1][0], whole[row]) for row in range(50))
 
 
+def test_getitem__a_row_that_holds_infinity_is_nan() -> None:
+    damaged = STORED.copy()
+    damaged[3, 1] = np.inf
+    assert np.isnan(Embeddings([damaged])[:]).any(axis=1).tolist() == [row == 3 for row in range(50)]
+
+
 def test_take__some_rows_still_on_disk() -> None:
     kept = Embeddings(parts()).take(np.arange(50) >= 40).take(np.array([9, 0]))
     assert kept.shape == (2, 6) and len(kept) == 2

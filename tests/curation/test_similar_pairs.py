@@ -147,3 +147,14 @@ def test_block_pairs__every_pair_of_rows_once_in_bounded_blocks(count: int, widt
     assert sum(len(a) * (len(a) - 1) // 2 if a == b else len(a) * len(b) for a, b in pairs) == count * (count - 1) // 2
     assert all(a == b or a.stop <= b.start for a, b in pairs)
     assert max((len(a) for a, _ in pairs), default=0) * width * 2 <= similar_pairs.BLOCK_BYTES
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [None, *TYPES])
+def test_forest__a_gpu_gives_the_bytes_of_the_cpu(dtype: torch.dtype | None) -> None:
+    vectors = np.concatenate([clusters(20_000, 64), np.repeat(clusters(3, 64), 3000, axis=0)])
+    rows, columns = range(0, 12_000), range(12_000, 29_000)
+    for left, right in ((rows, rows), (rows, columns), (columns, columns)):
+        expected = PairSearch(vectors, 0.8).forest(left, right)
+        found = PairSearch(vectors, 0.8, dtype=dtype, devices=["cuda:0"]).forest(left, right)
+        np.testing.assert_array_equal(found, expected)
