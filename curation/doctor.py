@@ -12,7 +12,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.known_weights import find_file, known, named_models
+from curation.known_weights import CLIPN, find_file, known, named_models
 from curation.packaged import PREFIX
 from curation.repositories import cached_folder
 from curation.stage import Context
@@ -95,7 +95,7 @@ def examine_weights(context: Context) -> Iterator[Finding]:
     """Source, licence and size of every published model that the configuration names."""
     for stage in context.stages.values():
         for key, name in named_models(stage, f"curation.{stage.name}"):
-            entry = known(name) or (known("no_branch") if key.endswith(".no_branch") else None)
+            entry = known(name) or (known(CLIPN) if key.endswith((".no_branch", ".clipn.pretrained")) else None)
             if entry is None:
                 if not name.startswith(PREFIX):
                     yield Finding("note", "weights", f"{key}: {name} is no known model; look up its licence yourself")

@@ -39,6 +39,9 @@ _B16 = "5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f"
 _SSCD = "https://dl.fbaipublicfiles.com/sscd-copy-detection"
 _HUB = "https://huggingface.co"
 
+CLIPN = "CLIPN"  # whose files have no names of their own
+WEIGHT_FILES = (".pt", ".pth", ".bin", ".safetensors", ".npz")
+
 _FAST = "https://github.com/czczup/FAST/releases/download/release"
 
 
@@ -61,8 +64,8 @@ KNOWN = (
     _sscd("sscd_imagenet_advanced", 0.1),
     _sscd("sscd_imagenet_mixup", 0.1),
     Weights(
-        "no_branch", "CLIPN's `no` text tower", "https://github.com/xmed-lab/CLIPN (README, Google Drive)",
-        "MIT (the repository's)", None, note="or train one: python -m pas_train fit --config clipn.yaml",
+        CLIPN, "CLIPN's `no` text tower", "https://github.com/xmed-lab/CLIPN (README, Google Drive)",
+        "MIT (the repository's)", None, note="or train one: python -m pas_train fit --config clipn.yaml", dim=512,
     ),
     Weights(
         "fast_tiny_tt_512_finetune_ic17mlt", "text detector", f"{_FAST}/fast_tiny_tt_512_finetune_ic17mlt.pth",
@@ -97,6 +100,12 @@ def known(name: str) -> Weights | None:
     """The entry of a name as the yaml writes it, or of a file that is called like a published one."""
     short = Path(name).name
     return next((entry for entry in KNOWN if entry.name == name or short in (entry.name, entry.file)), None)
+
+
+def width(settings: Any, default: int) -> int:
+    """Width of the embeddings of an encoder's settings (model, pretrained), without loading it; else the default."""
+    names = [f"{settings.model}/{settings.pretrained}", settings.model, str(settings.pretrained)]
+    return next((entry.dim for entry in map(known, names) if entry and entry.dim), default)
 
 
 def find_file(name: str) -> Path | None:
@@ -137,7 +146,10 @@ def named_models(settings: Any, key: str) -> Iterator[tuple[str, str]]:
     name = getattr(settings, "model", None)
     if isinstance(name, str) and name and getattr(settings, "endpoint", None) is None:
         pretrained = getattr(settings, "pretrained", None)
-        yield f"{key}.model", f"{name}/{pretrained}" if pretrained else name
+        if pretrained and pretrained.endswith(WEIGHT_FILES):
+            yield f"{key}.pretrained", pretrained
+        else:
+            yield f"{key}.model", f"{name}/{pretrained}" if pretrained else name
     no_branch = getattr(settings, "no_branch", None)
     if isinstance(no_branch, str):
         yield f"{key}.no_branch", no_branch

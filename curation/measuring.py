@@ -18,6 +18,7 @@ from datamodules.decoding import ImageLimits, decode_rgb
 
 if TYPE_CHECKING:
     from curation.pipeline import Curation
+    from curation.stages.text import Text
 
 SECONDS = 3.0  # of each measurement, after one round to warm up
 PICTURE_PX = (500, 375)  # about an image of the web
@@ -46,8 +47,11 @@ def _measurements(curation: "Curation", context: Context) -> dict[str, Callable[
         "embedded_per_s": lambda: _embedded(curation, context),
     }
     if curation.text is not None:
-        detector = curation.text.detector
-        works["read_per_s"] = lambda: _read(detector) * curation_loaders(curation)
+        text = curation.text
+        if text.detector.kind == "fast":
+            works["read_on_gpu_per_s"] = lambda: _read_batches(text, context)
+        else:
+            works["read_per_s"] = lambda: _read(text.detector) * curation_loaders(curation)
     if curation.synthesis is not None:
         works["generated_per_s"] = lambda: _generated(curation, context)
     asked = [curation.captions.model] if curation.captions else []
@@ -121,6 +125,22 @@ def _read(detector: Any) -> float:
         return 1
 
     return _repeat(work)
+
+
+@torch.inference_mode()
+def _read_batches(text: "Text", context: Context) -> float:
+    device = _device(context)
+    finder: Any = text.detector.finder()
+    prepared, size = text.detector.prepare(_picture(2)), text.batch_size if device == "cuda" else 2
+    batch = {name: torch.from_numpy(np.stack([value] * size)).to(device) for name, value in prepared.items()}
+    finder.to(device)
+
+    def work() -> int:
+        finder(batch)
+        return size
+
+    with torch.autocast(device, torch.bfloat16, enabled="bf16" in context.session.precision):
+        return _repeat(work)
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curation.known_weights import width
 from curation.stage import Context
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Rates:
         fetched_per_s: Images that one machine downloads.
         decoded_per_s: Images that one machine decodes (16 cores).
         embedded_per_s: Images through all encoders, per GPU.
-        read_per_s: Images searched for text, per machine (16 cores).
+        read_per_s: Images searched for text by RapidOCR, per machine (16 cores).
+        read_on_gpu_per_s: Images searched for text by FAST, per GPU.
         compared_tflops: Speed of the comparisons of embeddings, per GPU, in 10^12 operations a second.
         trained_per_s: Images in pretraining (two views, forward and backward), per GPU, ViT-B/16.
         fetched_kb: Size of a fetched image.
@@ -56,6 +58,7 @@ class Rates:
     decoded_per_s: float = 3000.0
     embedded_per_s: float = 700.0
     read_per_s: float = 80.0
+    read_on_gpu_per_s: float = 800.0
     compared_tflops: float = 30.0
     trained_per_s: float = 900.0
     fetched_kb: float = 60.0
@@ -90,7 +93,11 @@ class _Plan:
 
     def __init__(self, curation: "Curation", context: Context, rates: Rates) -> None:
         self.curation, self.context, self.rates = curation, context, rates
-        self.dims = 512 + 768  # of the embeddings that are stored: copy descriptor and image-text
+        embed = curation.embed
+        image = width(embed.image_text, 768)
+        self.copy_dim = width(embed.copy, 512)
+        self.text_dim = image if embed.clipn is None else width(embed.clipn, 512)
+        self.dims = self.copy_dim + image + (0 if embed.clipn is None else self.text_dim)  # of what is stored
 
     def lines(self) -> Iterator[Line]:
         concepts, line = self._concepts()
@@ -160,15 +167,23 @@ class _Plan:
             left = min(left, int(concepts * curation.retrieve.k * rates.distinct))
             yield Line("retrieve", left, "images", used=("distinct",))
         pairs = left * left / 2
-        hours = pairs * 2 * 512 / (rates.compared_tflops * 1e12) / 3600
+        hours = pairs * 2 * self.copy_dim / (rates.compared_tflops * 1e12) / 3600
         left = int(left * rates.unique)
         yield Line("duplicates", left, "images left", 0, hours, used=("compared_tflops", "unique"))
         if curation.text is not None:
-            yield Line("text", left, "images", 0, 0, left / rates.read_per_s / 3600, used=("read_per_s",))
-        hours = left * concepts * 2 * 2 * 512 / (rates.compared_tflops * 1e12) / 3600
+            yield self._read(left)
+        hours = left * concepts * 2 * 2 * self.text_dim / (rates.compared_tflops * 1e12) / 3600
         yield Line("ood", left, "images", 0, hours, used=("compared_tflops",))
         kept = min(left, curation.select.target_size or left)
         yield Line("select", kept, "images at most")
+
+    def _read(self, images: int) -> Line:
+        """The search for written words: on the GPU by FAST, else on the cores."""
+        assert self.curation.text is not None
+        if self.curation.text.detector.kind == "fast":
+            hours = images / self.rates.read_on_gpu_per_s / 3600
+            return Line("text", images, "images", 0, hours, used=("read_on_gpu_per_s",))
+        return Line("text", images, "images", 0, 0, images / self.rates.read_per_s / 3600, used=("read_per_s",))
 
 
 def count_images(pool: Path) -> int:

@@ -87,6 +87,8 @@ def test_embed__as_fast_as_the_slower_of_decode_and_model(
     module, reader, rows = Embedder(models), image_reader(context), np.arange(ROWS)
     prepare = module.prepare()
 
+    for make in prepare.values():
+        make(reader.rgb(0))  # compiles
     began = time.process_time()
     pictures = {name: [] for name in prepare}
     for row in rows.tolist():

@@ -8,6 +8,8 @@ from curation.session import Session
 from curation.stages.concepts import Concepts
 from curation.stages.embed import Copy, Embed, ImageText
 from curation.stages.synthesis import Synthesis
+from curation.stages.text import Text
+from curation.text import FAST
 from curation.workspace import Workspace
 from tests.curation.small_workspace import save_workspace
 from tests.tiny import save_clip, save_descriptor, save_pool
@@ -53,6 +55,17 @@ def test_examine_weights__names_the_file_that_is_used(home: Path, tmp_path: Path
     path = save_descriptor(tmp_path / "sscd_disc_large.torchscript.pt")
     text = findings(tmp_path, tmp_path / "ws", path.name, clip=home / "clip")["weights"].text
     assert "curation.embed.copy.model: sscd_disc_large, MIT" in text and f", here: {path}" in text
+
+
+def test_examine_weights__of_clipn_and_fast(tmp_path: Path) -> None:
+    embed = Embed(clipn=ImageText("ViT-B-16", "clipn.pt"))
+    curation = Curation("food", concepts=Concepts(words=["soup"]), embed=embed, text=Text(FAST()))
+    context = curation.context(tmp_path / "ws", None, Session(accelerator="cpu"))
+    texts = {finding.text.partition(":")[0]: finding.text for finding in examine_weights(context)}
+    assert "CLIPN, MIT" in texts["curation.embed.clipn.pretrained"]
+    assert "sscd_disc_mixup, MIT, 0.1 GB, from https" in texts["curation.embed.copy.model"]
+    detector = texts["curation.text.detector.model"]
+    assert "Apache 2.0, from https://github.com/czczup/FAST/releases" in detector and "T-MARS" in detector
 
 
 def test_examine_disk__too_small_for_the_plan(tmp_path: Path) -> None:

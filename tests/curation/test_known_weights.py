@@ -7,8 +7,10 @@ import pytest
 from curation.copy_descriptors import CopyDescriptor
 from curation.encoders import ImageTextEncoder
 from curation.known_weights import KNOWN, find_file, known, named_models, verify_file
-from curation.stages.embed import Embed, ImageText
+from curation.stages.embed import Copy, Embed, ImageText
 from curation.stages.ood import Ood
+from curation.stages.text import Text
+from curation.text import FAST
 
 
 def test_known__by_the_names_of_the_yaml_and_by_file_name() -> None:
@@ -81,4 +83,11 @@ def test_named_models__of_nested_settings() -> None:
         ("curation.embed.clipn.model", "ViT-B-16/laion2b_s34b_b88k"),
     ]
     assert list(named_models(Ood(no_branch="no.pt"), "curation.ood")) == [("curation.ood.no_branch", "no.pt")]
+    embed = Embed(copy=Copy("timm:resnet50"), clipn=ImageText("ViT-B-16", "clipn.pt"))
+    assert list(named_models(embed, "curation.embed"))[1:] == [
+        ("curation.embed.copy.model", "timm:resnet50"), ("curation.embed.clipn.pretrained", "clipn.pt"),
+    ]  # fmt: skip
+    assert list(named_models(Text(FAST()), "curation.text")) == [
+        ("curation.text.detector.model", "fast_tiny_tt_512_finetune_ic17mlt.pth")
+    ]
     assert list(named_models(Stage(), "x")) == [("x.checker.model", "local")]  # what an endpoint serves is elsewhere

@@ -12,10 +12,13 @@ from curation.planning import Line, Rates, count_images, plan_curation, total
 from curation.session import Session
 from curation.stages.captions import Captions
 from curation.stages.concepts import Concepts
+from curation.stages.embed import Copy, Embed, ImageText
 from curation.stages.retrieve import Retrieve
 from curation.stages.search import Search
 from curation.stages.select import Select
 from curation.stages.synthesis import Synthesis
+from curation.stages.text import Text
+from curation.text import FAST
 from tests.tiny import picture, save_pool
 
 LOCAL = LanguageModel("a-model")
@@ -61,6 +64,19 @@ def test_plan_curation__of_a_pool_with_given_concepts(tmp_path: Path) -> None:
     assert lines["concepts"] == Line("concepts", 2, "concepts, given")
     assert (lines["pool"].count, lines["retrieve"].count) == (48, 10)  # 2 x 10, half of them distinct
     assert "text" not in lines and lines["select"].count == 4
+
+
+def test_plan_curation__widths_of_the_encoders_and_the_detectors_device(tmp_path: Path) -> None:
+    pool = save_pool(tmp_path / "pool", 40)
+    given = Concepts(words=["squares"])
+    usual = plan(tmp_path, pool, concepts=given)
+    assert usual["embed"].disk_gb == pytest.approx(48 * 2 * (768 + 512) / 1e9)
+    assert usual["text"].machine_hours > 0 and usual["text"].gpu_hours == 0
+    embed = Embed(copy=Copy("sscd_disc_large"), clipn=ImageText("ViT-B-16", "clipn.pt"))
+    large = plan(tmp_path, pool, concepts=given, embed=embed, text=Text(FAST()))
+    assert large["embed"].disk_gb == pytest.approx(48 * 2 * (768 + 1024 + 512) / 1e9)
+    assert large["duplicates"].gpu_hours == pytest.approx(2 * usual["duplicates"].gpu_hours)
+    assert large["text"].gpu_hours == pytest.approx(large["text"].count / 800 / 3600)
 
 
 def test_count_images__shards_by_their_tables_or_sizes(tmp_path: Path) -> None:
