@@ -14,7 +14,8 @@ class Embeddings:
 
     `embeddings[a:b]` and `embeddings[rows]` (int64 [n], any order, or bool [N]) give float32 arrays of unit rows: what
     was stored as float16 is up to 1e-3 longer or shorter. A row's vector depends on what is stored for it alone, so
-    that it is the same in every block; one that holds NaN or infinity is NaN. `take` keeps some rows without reading them; np.asarray reads all.
+    that it is the same in every block; one that holds NaN or infinity holds NaN. `take` keeps some rows without
+    reading them; np.asarray reads all.
     """
 
     def __init__(self, parts: Sequence[np.ndarray], rows: np.ndarray | None = None, width: int | None = None) -> None:
