@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from curation.report.leaks import Certificate
 from curation.report.tables import SCORE_NAMES, TrainingRun
 from curation.report.view import View
 
@@ -122,6 +123,26 @@ def _threshold(view: View, name: str) -> float | None:
     return settings.get("threshold")
 
 
+def removals(certificate: Certificate) -> str | None:
+    """Images of the pool whose cosine to a test image is above each threshold, the gate's own marked."""
+    points = certificate.thresholds
+    if not any(count for _, count in points):
+        return None
+    names = [f"{mark:g}" for mark, _ in points]
+    counts = [count for _, count in points]
+    with drawing(1, height=2.3) as (figure, axes):
+        colours = [DROPPED if mark == certificate.threshold else KEPT for mark, _ in points]
+        bars = axes[0].bar(names, counts, color=colours, width=0.7)
+        axes[0].bar_label(bars, [f"{count:,}" for count in counts], fontsize=8, padding=2)
+        axes[0].set_title("Images closer to a test image than")
+        axes[0].set_yscale("symlog", linthresh=1)
+        axes[0].set_ylim(0, 4 * max(counts))
+        axes[0].set_ylabel("images")
+        axes[0].set_xlabel("cosine")
+        axes[0].grid(axis="x", visible=False)
+        return to_svg(figure)
+
+
 def training_curves(run: TrainingRun) -> str | None:
     """Loss and online k-NN accuracy over the steps."""
     series = [("train/loss", "Training loss", KEPT, 1.0), ("val/knn_top1", "Online k-NN top-1, %", DROPPED, 100.0)]
@@ -144,8 +165,8 @@ def training_curves(run: TrainingRun) -> str | None:
 class drawing:
     """A figure in the report's style, made without pyplot: no global state, no display."""
 
-    def __init__(self, columns: int, rows: int = 1) -> None:
-        self.columns, self.rows = columns, rows
+    def __init__(self, columns: int, rows: int = 1, height: float = 2.9) -> None:
+        self.columns, self.rows, self.height = columns, rows, height
 
     def __enter__(self) -> tuple[Any, list[Any]]:
         import matplotlib
@@ -155,7 +176,7 @@ class drawing:
         self.context = matplotlib.rc_context(STYLE)
         self.context.__enter__()
         # Titles clear of the row above; inches.
-        figure = Figure(figsize=(11, 2.9 * self.rows), layout=ConstrainedLayoutEngine(h_pad=0.1))
+        figure = Figure(figsize=(11, self.height * self.rows), layout=ConstrainedLayoutEngine(h_pad=0.1))
         return figure, list(np.atleast_1d(figure.subplots(self.rows, self.columns)).ravel())
 
     def __exit__(self, *error: Any) -> None:

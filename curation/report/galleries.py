@@ -72,22 +72,27 @@ class Pair:
 
 def leaks(view: View) -> tuple[list[Pair], list[Pair]]:
     """Pairs (image of the pool, its closest test image): those dropped, and those just below the threshold."""
-    similarity = view.numbers("leak_similarity")
-    dropped = np.flatnonzero(view.dropped("leak"))
-    dropped = dropped[np.argsort(-similarity[dropped], kind="stable")]
+    normalised = "leak_score" in view.ledger.column_names
+    value = view.numbers("leak_score" if normalised else "leak_similarity")
+    dropped = np.flatnonzero(view.dropped("leak") & ~np.isnan(value))
+    dropped = dropped[np.argsort(-value[dropped], kind="stable")]
     if len(dropped) > view.settings.pairs:  # from the surest to the most doubtful
         dropped = dropped[np.linspace(0, len(dropped) - 1, view.settings.pairs).round().astype(int)]
-    seen = np.flatnonzero(~np.isnan(similarity) & ~view.dropped("leak"))
-    close = seen[np.argsort(-similarity[seen], kind="stable")][: view.settings.pairs // 2]
+    seen = np.flatnonzero(~np.isnan(value) & ~view.dropped("leak"))
+    close = seen[np.argsort(-value[seen], kind="stable")][: view.settings.pairs // 2]
     tests = TestImages(view)
-    pairs = [[_leak_pair(view, tests, int(row), similarity[row]) for row in rows] for rows in (dropped, close)]
+    pairs = [[_leak_pair(view, tests, int(row), normalised) for row in rows] for rows in (dropped, close)]
     return pairs[0], pairs[1]
 
 
-def _leak_pair(view: View, tests: "TestImages", row: int, similarity: float) -> Pair:
-    origin = str(view.value("leaks_from", row) or "")
+def _leak_pair(view: View, tests: "TestImages", row: int, normalised: bool) -> Pair:
+    origin = view.value("leak_score_from", row) if normalised else None
+    origin = str(origin or view.value("leaks_from", row) or "")
     test = Tile(view.encode(tests.rgb(origin)), short(origin), origin)
-    return Pair(view.tile(row), test, f"similarity {similarity:.3f}")
+    caption = f"similarity {view.value('leak_similarity', row):.3f}"
+    if normalised:
+        caption = f"score {view.value('leak_score', row):.3f} · highest {caption}"
+    return Pair(view.tile(row), test, caption)
 
 
 class TestImages:

@@ -8,6 +8,7 @@ from curation.card_text import selected
 from curation.ledger import STAGES
 from curation.provenance import models, selected_from
 from curation.report import concepts, figures, galleries, groups, tables
+from curation.report import leaks as leakage
 from curation.report.view import EARLY, ReportSettings, View
 from datamodules.files import atomic
 
@@ -33,6 +34,7 @@ def content(view: View) -> dict[str, Any]:
     used = models(view.records, reads)
     done = {stage: view.state(stage) == "done" for stage in STAGES}
     runs = tables.training_runs(view.space.root)
+    certificate = leakage.certificate(view)
     leaks, close = galleries.leaks(view) if done["leakage"] else ([], [])
     return {
         "domain": view.owner.get("domain") or view.space.root.name,
@@ -56,6 +58,8 @@ def content(view: View) -> dict[str, Any]:
         "kept": galleries.kept(view),
         "unreadable": galleries.unreadable(view) if done["ingest"] else [],
         "not_retrieved": galleries.not_retrieved(view) if done["retrieve"] else [],
+        "certificate": certificate,
+        "removals": figures.removals(certificate) if certificate else None,
         "leaks": leaks,
         "close": close,
         "groups": groups.duplicate_groups(view) if done["duplicates"] else None,
@@ -78,4 +82,5 @@ def render(values: dict[str, Any]) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["of"] = lambda number, noun: f"{number:,} {noun}{'' if number == 1 else 's'}"
     return environment.from_string(source).render(values)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from curation.report import ReportSettings, write_report
+from curation.screening import write_certificate
 from curation.workspace import Workspace, write_part
 from datamodules.files import write_json
 from datamodules.indexing import index_pool
@@ -69,9 +70,24 @@ class Maker:
     def leakage(self) -> None:
         leaks = self.rows == 2
         similarity = np.where(leaks, 0.91, 0.1).astype(np.float32)
-        origin = ["tests/a/leaked.png"] * len(self.rows)
+        origin = ["food & drink/a/leaked.png"] * len(self.rows)
         self.part("leakage", self.rows, leak_similarity=similarity, leaks_from=origin, leaks=leaks)
+        self.certificate()
         self.finish("leakage", {"tests": [str(self.tests)]}, settings={"threshold": 0.45})
+
+    def certificate(self) -> None:
+        """What the stage leaves beside its columns."""
+        tests = Workspace(self.space.stage_folder("leakage") / "tests")
+        index = index_pool(self.tests, "food & drink")
+        tests.write_index(index, {"food & drink": self.tests})
+        keys = index["key"].combine_chunks()
+        rows = np.arange(len(keys))
+        write_part(tests.stage_folder("ingest"), 0, rows, keys, {"sha256": ["ab"], "readable": [True]}, {})
+        for stage in ("index", "ingest"):
+            write_json(tests.stage_folder(stage) / "stage.json", {"fingerprint": "f"})
+        settings = {"threshold": 0.45, "descriptor": {"name": "/here/sscd.pt"}, "score_normalisation": None,
+                    "whole_groups": False}  # fmt: skip
+        write_certificate(self.space.stage_folder("leakage"), tests, {"food & drink": "/there"}, settings)
 
     def duplicates(self) -> None:
         copies = np.isin(self.rows, [7, 8])
@@ -171,6 +187,15 @@ def test_write_report__finished_workspace_shows_every_section(finished: Path) ->
     assert "image/svg+xml" in section(page, "training")
 
 
+def test_write_report__shows_the_leakage_certificate(finished: Path) -> None:
+    page = section(finished.read_text(), "leaks")
+    assert "All 12 images were compared" in page and "<code>sscd.pt</code>; 1 are over" in page
+    row = re.findall(r"<td>food &amp; drink</td>(.*?)<td><code>([0-9a-f]{16})</code>", page)
+    assert len(row) == 1 and re.findall(r">(\d+)<", row[0][0]) == ["1", "0", "1"]
+    assert "0.4: 1, 0.45: 1, 0.5: 1" in page and "0.9: 1" in page
+    assert "/here" not in page and "/there" not in page
+
+
 def test_write_report__is_self_contained_and_escaped(finished: Path) -> None:
     page = finished.read_text()
     assert not re.search(r"<(link|script|iframe)|src=\"(?!data:)|href=\"(?!#)|url\(", page)
@@ -224,7 +249,7 @@ def test_write_report__settings_bound_the_pictures(tmp_path: Path) -> None:
     few = replace(ReportSettings(), samples=2, pairs=1, groups=1, per_group=1, per_reason=1, fronts=(1,))
     page = write_report(space.root, tmp_path / "few.html", few).read_text()
     assert section(page, "kept").count("<img") == 2
-    assert section(page, "leaks").count("<img") == 2
+    assert section(page, "leaks").count("image/jpeg") == 2
     assert "2 more not shown" in section(page, "duplicates")
     assert section(page, "domain").count("<img") == 4  # front 1, last removed, first kept, last of all
     assert page.count("image/jpeg") == 2 + 2 + 1 + 2 + 4
