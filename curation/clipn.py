@@ -100,13 +100,19 @@ def save_no_branch(branch: NoBranch, path: Path, dtype: torch.dtype = torch.floa
 
 
 def clipn_losses(
-    image: Tensor, text_yes: Tensor, text_no: Tensor, logit_scale: Tensor | float, same_text: Tensor | None = None
+    image: Tensor,
+    text_yes: Tensor,
+    text_no: Tensor,
+    logit_scale: Tensor | float,
+    same_text: Tensor | None = None,
+    opposite_weight: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(loss, its parts) of a batch of N pairs; all features unit [N, D].
 
     L_yes: a picture's own text should say yes; L_no: other texts should say no; L_tso: the two towers' embeddings of
-    a text should be far apart. loss = (L_yes + L_no + L_tso) / 2. same_text: bool [N, N], true where two texts are
-    the same; such pairs i != j are left out of L_no, for their `no` would be wrong.
+    a text should be far apart. loss = (L_yes + L_no + opposite_weight L_tso) / 2, with a weight of 1 as published.
+    same_text: bool [N, N], true where two texts are the same; such pairs i != j are left out of L_no, for their `no`
+    would be wrong.
     """
     yes, no = logit_scale * image @ text_yes.T, logit_scale * image @ text_no.T
     margin = yes - no
@@ -119,4 +125,4 @@ def clipn_losses(
     cosine = (text_yes * text_no).sum(dim=1)
     loss_tso = (2 - (2 - 2 * cosine + 1e-4).sqrt()).mean()
     parts = {"yes": loss_yes, "no": loss_no, "tso": loss_tso}
-    return (loss_yes + loss_no + loss_tso) / 2, parts
+    return (loss_yes + loss_no + opposite_weight * loss_tso) / 2, parts

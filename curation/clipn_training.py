@@ -1,5 +1,6 @@
 """Training of CLIPN's `no` tower for any open_clip model, with the published losses."""
 
+import hashlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +27,11 @@ class TrainNoBranch(LightningModule):
         lr: Peak learning rate; a cosine to 0 over all steps, without warm-up.
         weight_decay: Of matrices; biases, norms and gains have none.
         logit_scale: Factor of the cosines in the losses. CLIPN takes the model's own, 100 in the published ones, and
-            scores with 100; null takes the model's own.
+            scores with 100; null takes the model's own, at most 100.
+        opposite_weight: Of the loss that keeps the two towers' texts apart (CLIPN: 1). Where an image is not closer to
+            every text than to its opposite, as with small models, less of it tells images of other things better.
+        reuse_images: Embeds each picture once and remembers it, for pictures that come out alike every epoch
+            (data.crop_scale 1); their embeddings stay in memory. Embedding them is most of the time on a CPU.
         output: File that is written at the end; null for no_branch.safetensors in the run's folder.
         seed: Of the prompts that a step draws.
     """
@@ -36,21 +41,26 @@ class TrainNoBranch(LightningModule):
 
     def __init__(
         self, model: str = "ViT-B-16", pretrained: str | None = "laion2b_s34b_b88k", lr: float = 3e-4,
-        weight_decay: float = 0.2, logit_scale: float | None = 100.0, output: str | None = None, seed: int = 0,
+        weight_decay: float = 0.2, logit_scale: float | None = 100.0, opposite_weight: float = 1.0,
+        reuse_images: bool = False, output: str | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         if lr <= 0:
             raise ValueError(f"model.lr must be positive, got {lr}")
         if logit_scale is not None and logit_scale <= 0:
             raise ValueError(f"model.logit_scale must be positive, or null for the model's own, got {logit_scale}")
-        encoder = ImageTextEncoder.load(resolve(model), pretrained)
+        if opposite_weight < 0:
+            raise ValueError(f"model.opposite_weight must not be negative, got {opposite_weight}")
+        encoder = ImageTextEncoder.load(resolve(model), pretrained, key="model")
         # The frozen towers are no submodule: they belong neither in checkpoints nor in the optimiser.
         object.__setattr__(self, "encoder", encoder)
         self.prepare = encoder.prepare
         self.branch = NoBranch(encoder.model)
-        own = float(encoder.model.logit_scale.exp())  # type: ignore[operator]
+        own = min(100.0, float(encoder.model.logit_scale.exp()))  # type: ignore[operator]
         self.register_buffer("scale", torch.tensor(logit_scale or own), persistent=False)
         self.lr, self.weight_decay, self.output, self.seed = lr, weight_decay, output, seed
+        self.opposite_weight = opposite_weight
+        self.seen: dict[bytes, Tensor] | None = {} if reuse_images else None
 
     def on_fit_start(self) -> None:
         """The frozen towers go where this module is."""
@@ -67,17 +77,30 @@ class TrainNoBranch(LightningModule):
         mixed = np.random.SeedSequence((self.seed, step)).generate_state(1)[0]
         generator = torch.Generator().manual_seed(int(mixed))
         with torch.no_grad():
-            image, yes = encoder.embed_images(batch["image"]), encoder.embed_texts(captions)
+            image, yes = self._embed_images(batch["image"]), encoder.embed_texts(captions)
         no = F.normalize(self.branch(tokens, generator).float(), dim=1)
         if self.trainer.world_size > 1:
             # The other ranks' pairs are negatives too; gradients flow back through the gathered `no` features.
             image, yes, tokens = (cast(Tensor, self.all_gather(value)).flatten(0, 1) for value in (image, yes, tokens))
             no = cast(Tensor, self.all_gather(no, sync_grads=True)).flatten(0, 1)
         same = (tokens[:, None] == tokens[None]).all(dim=-1)
-        loss, parts = clipn_losses(image, yes, no, self.scale, same)
+        # In half precision the logits, near 100, would be a quarter of one apart.
+        with torch.autocast(self.device.type, enabled=False):
+            loss, parts = clipn_losses(image.float(), yes.float(), no.float(), self.scale, same, self.opposite_weight)
         self.log("train/loss", loss.detach(), prog_bar=True)
         self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()})
         return loss
+
+    def _embed_images(self, images: Tensor) -> Tensor:
+        """Unit float32 [N, D] of uint8 [N, 3, S, S]."""
+        if self.seen is None:
+            return self.encoder.embed_images(images)
+        names = [hashlib.sha1(image.tobytes(), usedforsecurity=False).digest() for image in images.cpu().numpy()]
+        new = [place for place, name in enumerate(names) if name not in self.seen]
+        if new:
+            embeddings = self.encoder.embed_images(images[new])
+            self.seen.update(zip([names[place] for place in new], embeddings.cpu(), strict=True))
+        return torch.stack([self.seen[name] for name in names]).to(self.device)
 
     def configure_optimizers(self) -> Any:
         """AdamW (betas 0.9, 0.98, eps 1e-6), cosine per step."""

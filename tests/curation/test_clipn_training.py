@@ -140,6 +140,38 @@ def test_train_no_branch__factor_of_the_cosines(folder: Path) -> None:
         TrainNoBranch(str(folder), None, logit_scale=0)
 
 
+def test_train_no_branch__weight_of_the_opposite_texts(folder: Path, tmp_path: Path) -> None:
+    losses = []
+    for weight in (1.0, 0.0):
+        model = Watched(str(folder), None, opposite_weight=weight)
+        fit(model, tmp_path)
+        losses.append(model.losses[0])
+    tso = 2 - 1e-4**0.5  # of equal towers
+    assert losses[0] - losses[1] == pytest.approx(tso / 2, abs=1e-4)
+    with pytest.raises(ValueError, match="model.opposite_weight must not be negative, got -1"):
+        TrainNoBranch(str(folder), None, opposite_weight=-1)
+
+
+def test_train_no_branch__images_seen_before_are_not_embedded_again(folder: Path, tmp_path: Path) -> None:
+    again, kept = Watched(str(folder), None), Watched(str(folder), None, reuse_images=True)
+    embedded: list[int] = []
+    kept.encoder.model.visual.register_forward_pre_hook(lambda _, images: embedded.append(len(images[0])))
+    for model in (again, kept):
+        fit(model, tmp_path, steps=3)
+    assert kept.losses == again.losses
+    assert embedded == [4]
+
+
+def test_train_no_branch__losses_are_float32_in_mixed_precision(folder: Path, tmp_path: Path) -> None:
+    exact, mixed = Watched(str(folder), None), Watched(str(folder), None)
+    with torch.no_grad():
+        for model in (exact, mixed):  # yes and no differ by less than bfloat16 tells at 100
+            model.branch.text_projection_no.mul_(1.5).add_(0.01)
+    fit(exact, tmp_path)
+    fit(mixed, tmp_path, precision="bf16-mixed")
+    assert mixed.losses[0] == pytest.approx(exact.losses[0], rel=0.05)
+
+
 @pytest.mark.parametrize("lr", [0.0, -1.0])
 def test_train_no_branch__learning_rate_must_be_positive(folder: Path, lr: float) -> None:
     with pytest.raises(ValueError, match=f"model.lr must be positive, got {lr}"):
@@ -147,5 +179,5 @@ def test_train_no_branch__learning_rate_must_be_positive(folder: Path, lr: float
 
 
 def test_train_no_branch__missing_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"curation\.embed\.image_text\.model: .* no folder with an open_clip"):
+    with pytest.raises(FileNotFoundError, match=r"^model\.model: .* no folder with an open_clip"):
         TrainNoBranch(str(tmp_path), None)
