@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from datamodules.descriptions import INDEX_SCHEMA
 from datamodules.indexing import IMAGE_ENDINGS, ending, index_pool, walk_files
+from datamodules.store import ImageStore
 
 KEY = "curation.leakage.tests"
 
@@ -73,6 +74,14 @@ def index_set(name: str, path: Path, key: str = KEY) -> tuple[pa.Table, Path]:
     }  # fmt: skip
     missing = {column: [None] * len(files) for column in INDEX_SCHEMA.names if column not in columns}
     return pa.table({**columns, **missing}, schema=INDEX_SCHEMA), path.parent
+
+
+def checksums(name: str, path: Path) -> list[str]:
+    """SHA-256 of every image of a set, as its files are now."""
+    table, folder = index_set(name, path)
+    store = ImageStore({name: folder})
+    places = zip(*(table[column].to_pylist() for column in ("root", "shard", "offset", "size")), strict=True)
+    return [hashlib.sha256(store.read(*place)).hexdigest() for place in places if place[-1] is not None]
 
 
 def origins(index: pa.Table) -> pa.Array:

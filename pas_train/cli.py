@@ -16,6 +16,7 @@ from datamodules.files import within
 from pas_train import commands, predicting
 from pas_train.checkpoints import check_weights, load_weights, read_checkpoint
 from pas_train.evaluation.evaluation import Evaluation
+from pas_train.evaluation.screening import origin_of_source, screen, screen_before
 from pas_train.fitting import Tracking, evaluate_checkpoint, train
 from pas_train.parsing import ShortErrors
 from pas_train.runs import Run
@@ -92,12 +93,16 @@ class PasCLI(LightningCLI):
         self._place(datamodule)
         data: Any = datamodule
         source = getattr(data, "source", None)
+        own = commands.workspace_of(source)
+        if curation is not None and (source is None or (own and own.resolve() == self.workspace.resolve())):
+            screen_before(evaluation, self.workspace, curation.leakage)
         if curation is not None:
             manifest = commands.run_curation(curation, self.workspace, built.get("pool"), built["trainer"].as_dict())
             if source is None:
                 source = data.source = str(manifest)
         run = Run(self.workspace, self.plain_config(), Path(source) if source else None)
-        train(self, model, datamodule, run, ckpt_path)
+        origin = origin_of_source(run.source, run.data_identity)
+        train(self, model, datamodule, run, ckpt_path, screen(evaluation, self.workspace, origin))
 
     def test(
         self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None, **_: Any

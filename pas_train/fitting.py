@@ -15,6 +15,13 @@ from torch import nn
 from datamodules.files import atomic
 from pas_train import commands, summary
 from pas_train.checkpoints import load_weights
+from pas_train.evaluation.screening import (
+    RememberDataSet,
+    Screening,
+    origin_of_checkpoint,
+    origin_of_source,
+    screen,
+)
 from pas_train.runs import Run
 from pas_train.tracking import log_curation, log_results, make_wandb_logger
 
@@ -39,7 +46,10 @@ class Tracking:
     offline: bool | None = None
 
 
-def train(cli: "PasCLI", model: LightningModule, data: LightningDataModule, run: Run, ckpt_path: str | None) -> None:
+def train(
+    cli: "PasCLI", model: LightningModule, data: LightningDataModule, run: Run, ckpt_path: str | None,
+    screening: Screening,
+) -> None:  # fmt: skip
     """Trains what is not trained, judges what is not judged, and ends with the table and the report."""
     trainer: Trainer = cli.trainer
     zero = trainer.is_global_zero
@@ -53,7 +63,8 @@ def train(cli: "PasCLI", model: LightningModule, data: LightningDataModule, run:
             fit(trainer, model, data, run, ckpt_path)
         if zero:
             # A module without a backbone (CLIPN's tower) is trained here too, but there is nothing to judge.
-            results = judge(cli, model, run) if hasattr(model, "backbone") else run.write_results({}, {})
+            judged = hasattr(model, "backbone")
+            results = judge(cli, model, run, screening) if judged else run.write_results({}, {})
             tracked = _track(cli, loggers[1:], results)
         trainer.strategy.barrier()
     if zero:
@@ -87,6 +98,7 @@ def attach(cli: "PasCLI", run: Run, start: str | Path | None) -> list[Logger]:
             )
             loggers += [tracked] if tracked is not None else []
     trainer.loggers = loggers
+    cast(Any, trainer).callbacks.insert(0, RememberDataSet(origin_of_source(run.source, run.data_identity)))
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(run.checkpoints.resolve())
@@ -138,7 +150,7 @@ def backbone_of(model: LightningModule) -> nn.Module:
     return backbone
 
 
-def judge(cli: "PasCLI", model: LightningModule, run: Run) -> dict[str, Any]:
+def judge(cli: "PasCLI", model: LightningModule, run: Run, screening: Screening) -> dict[str, Any]:
     """Evaluates the trained backbone of a run beside its baselines and writes results.json."""
     import copy
 
@@ -150,7 +162,7 @@ def judge(cli: "PasCLI", model: LightningModule, run: Run) -> dict[str, Any]:
     if run.untrained.exists():
         untrained.load_state_dict(torch.load(run.untrained, map_location="cpu"))
     figures = evaluate(cli, model, trained, untrained)
-    return run.write_results(figures, {"evaluation": cli.plain_config().get("evaluation")})
+    return run.write_results(figures, {"evaluation": cli.plain_config().get("evaluation")}, screening)
 
 
 def evaluate(cli: "PasCLI", model: Any, trained: nn.Module, untrained: nn.Module | None) -> dict[str, Any]:
@@ -166,15 +178,19 @@ def evaluate(cli: "PasCLI", model: Any, trained: nn.Module, untrained: nn.Module
 def evaluate_checkpoint(cli: "PasCLI", model: LightningModule, ckpt_path: str | None) -> None:
     """The commands `evaluate` and `test`: figures of a checkpoint, printed and kept beside it."""
     checkpoint = load_weights(model, ckpt_path, "to evaluate")
-    if not cli.config_init[cli.subcommand]["evaluation"].datasets:
+    evaluation = cli.config_init[cli.subcommand]["evaluation"]
+    if not evaluation.datasets:
         raise ValueError("evaluation.datasets is empty; name the labelled images to judge the backbone on")
+    path = Path(str(ckpt_path))
+    screening = screen(evaluation, cli.workspace, origin_of_checkpoint(checkpoint, path))
     if cli.trainer.is_global_zero:
         from datamodules.files import write_json
 
         figures = evaluate(cli, model, backbone_of(model), None)
-        path = Path(str(ckpt_path)).with_suffix(".evaluation.json")
-        write_json(path, {"checkpoint": ckpt_path, "step": checkpoint["global_step"], "evaluation": figures})
-        print(summary.accuracies(figures))
+        path = path.with_suffix(".evaluation.json")
+        step = checkpoint["global_step"]
+        write_json(path, {"checkpoint": ckpt_path, "step": step, "screening": screening, "evaluation": figures})
+        print(summary.accuracies(figures, screening))
         print(f"figures     {path}")
 
 

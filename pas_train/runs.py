@@ -62,10 +62,12 @@ class Run:
         """results.json, if the evaluation is done."""
         return read_json(self.folder / "results.json")
 
-    def write_results(self, evaluation: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-        """Writes results.json."""
+    def write_results(
+        self, evaluation: dict[str, Any], settings: dict[str, Any], screening: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Writes results.json. screening: of each data set, whether its test images were kept out of the training."""
         results = {"run": self.name, "data": {"source": str(self.source), "identity": self.data_identity},
-                   "settings": settings, "evaluation": evaluation}  # fmt: skip
+                   "settings": settings, "screening": screening or {}, "evaluation": evaluation}  # fmt: skip
         write_json(self.folder / "results.json", results)
         return results
 

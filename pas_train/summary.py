@@ -14,7 +14,8 @@ def table(figures: dict[str, Any] | None, run: Run, report: Path | None, tracked
     lines = [""]
     if figures is not None:
         lines += [_funnel(figures["funnel"]), *_against_answer(figures.get("answer") or {})]
-    text = accuracies((run.results or {}).get("evaluation", {}))
+    results = run.results or {}
+    text = accuracies(results.get("evaluation", {}), results.get("screening"))
     lines += [text] if text else []
     lines.append(f"{'run':<12}{run.folder}")
     if report is not None:
@@ -29,8 +30,11 @@ def _funnel(funnel: list[dict[str, Any]]) -> str:
     return f"{'images':<12}{steps}"
 
 
-def accuracies(evaluation: dict[str, Any]) -> str:
-    """A table of accuracies: a line per data set and protocol, a column per backbone."""
+def accuracies(evaluation: dict[str, Any], screening: dict[str, Any] | None = None) -> str:
+    """A table of accuracies: a line per data set and protocol, a column per backbone.
+
+    Marked are the data sets whose test images were not kept out of the training, as far as is known.
+    """
     shown = [(key, title) for key, title in BACKBONES if any(key in backbones for backbones in evaluation.values())]
     lines = []
     for name, backbones in evaluation.items():
@@ -38,7 +42,8 @@ def accuracies(evaluation: dict[str, Any]) -> str:
             if any(protocol in figures for figures in backbones.values()):
                 cells = (backbones.get(key, {}).get(protocol, {}).get("top1") for key, _ in shown)
                 text = "".join(f"{'-' if cell is None else f'{100 * cell:.1f} %':>12}" for cell in cells)
-                lines.append(f"{f'{label} {name}':<26}{text}")
+                screened = (screening or {}).get(name, {}).get("screened", True)
+                lines.append(f"{f'{label} {name}':<26}{text}" + ("" if screened else "  not screened"))
     if lines:
         lines.insert(0, f"{'accuracy':<26}" + "".join(f"{title:>12}" for _, title in shown))
     return "\n".join(lines)

@@ -47,6 +47,8 @@ class Evaluation:
         batch_size: Images per batch.
         num_workers: Loader processes.
         seed: Of the probe.
+        allow_unscreened: Judges also on test images that a data set that was curated here was not screened against;
+            the figures are marked.
     """
 
     datasets: list[EvaluationSet] = field(default_factory=list)
@@ -57,6 +59,7 @@ class Evaluation:
     batch_size: int = 128
     num_workers: int = 0
     seed: int = 0
+    allow_unscreened: bool = False
 
     def check(self, workspace: Path, made: bool = False) -> None:
         """Raises for unknown baselines and missing files. made: files in the workspace are still to be made."""

@@ -50,6 +50,7 @@ def settings(home: Path) -> dict[str, Any]:
                 "copy": {"model": str(home / "copy.pt"), "image_size": 24},
                 "num_workers": 0,
             },
+            "leakage": {"tests": [sets["test"]], "threshold": 0.99},
             "duplicates": {"threshold": 0.95},
             "text": None,
         },

@@ -1,0 +1,131 @@
+"""Whether the test images of an evaluation were kept out of the images that a backbone was trained on."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from datamodules.files import read_json, sha256_file, within
+from datamodules.labelled import read_labelled
+from pas_train import commands
+from pas_train.evaluation.evaluation import Evaluation, EvaluationSet
+
+KEY = "data_set"  # in a checkpoint
+OUTSIDE = "the backbone was not trained on a data set that was curated here"
+HASHING = 8  # files at a time
+
+# Name of a data set -> screened (bool), images, unscreened (numbers; null where not counted), why (null where screened)
+Screening = dict[str, dict[str, Any]]
+
+
+def origin_of_source(source: Path | None, identity: str) -> dict[str, Any]:
+    """What a training remembers of its images: source, identity, and the workspace where they were curated here."""
+    workspace = commands.workspace_of(source)
+    return {"source": None if source is None else str(source), "identity": identity,
+            "workspace": None if workspace is None else str(workspace)}  # fmt: skip
+
+
+class RememberDataSet(Callback):
+    """Writes what the backbone is trained on into every checkpoint."""
+
+    def __init__(self, origin: dict[str, Any]) -> None:
+        self.origin = origin
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds the entry."""
+        checkpoint[KEY] = self.origin
+
+
+def origin_of_checkpoint(checkpoint: dict[str, Any], path: Path) -> dict[str, Any] | None:
+    """What a checkpoint was trained on, by itself or by the folder of its run; None for one from outside.
+
+    A workspace that was moved is found again above the checkpoint.
+    """
+    home = _workspace_above(path)
+    origin: dict[str, Any] | None = checkpoint.get(KEY)
+    if origin is None and home is not None:  # of a run before checkpoints remembered it
+        data = (read_json(path.resolve().parents[1] / "results.json") or {}).get("data")
+        source = data and Path(data["source"])
+        origin = data and origin_of_source(source, data["identity"])
+    if origin is None or origin["workspace"] is None or home is None:
+        return origin
+    moved = home / Path(origin["source"]).relative_to(origin["workspace"])
+    return {**origin, "source": str(moved), "workspace": str(home)} if moved.exists() else origin
+
+
+def _workspace_above(path: Path) -> Path | None:
+    """WORKSPACE of WORKSPACE/training/RUN/checkpoints/FILE."""
+    above = path.resolve().parents
+    inside = len(above) > 3 and above[0].name == "checkpoints" and above[2].name == "training"
+    return above[3] if inside else None
+
+
+def screen(evaluation: Evaluation, workspace: Path, origin: dict[str, Any] | None) -> Screening:
+    """For each data set whether all of its test images were screened against what the backbone was trained on.
+
+    Images are compared by their bytes. origin: of the training. A backbone from outside is told as not screened.
+    Raises ValueError where a data set was curated here, but not screened, unless the evaluation allows it.
+    """
+    if origin is None or origin["workspace"] is None:
+        nothing = {"screened": False, "images": None, "unscreened": None, "why": OUTSIDE}
+        return {item.name: dict(nothing) for item in evaluation.datasets}
+    if not evaluation.datasets:
+        return {}
+    root = Path(origin["workspace"])
+    known, reason = commands.screened_checksums(root, Path(origin["source"]), origin["identity"])
+    told = {}
+    for item in evaluation.datasets:
+        checksums = _checksums(item, workspace)
+        count = len(checksums) if known is None else sum(one not in known for one in checksums)
+        why = (reason or f"not among the tests of the leakage gate of {root}") if count else None
+        told[item.name] = {"screened": not count, "images": len(checksums), "unscreened": count, "why": why}
+    if not evaluation.allow_unscreened:
+        _refuse({name: entry for name, entry in told.items() if not entry["screened"]})
+    return told
+
+
+def screen_before(evaluation: Evaluation, workspace: Path, gate: Any) -> None:
+    """Raises ValueError, before anything is curated, where the leakage gate to come leaves a test image out.
+
+    gate: the yaml's `curation.leakage`, or None. Images that are still to be made are looked at after that.
+    """
+    if evaluation.allow_unscreened or not evaluation.datasets:
+        return
+    folders: dict[str, Path] = {} if gate is None else gate.folders(workspace)
+    below = [folder.resolve() for folder in folders.values()]
+    refused, known = {}, None
+    for item in evaluation.datasets:
+        path = within(item.test, workspace).resolve()
+        if any(folder in (path, *path.parents) for folder in below):
+            continue
+        if not path.exists() or not all(folder.exists() for folder in below):
+            continue
+        known = commands.checksums_of_sets(folders) if known is None else known
+        checksums = _checksums(item, workspace)
+        count = sum(one not in known for one in checksums)
+        why = "curation.leakage is null" if gate is None else "not among curation.leakage.tests"
+        if count:
+            refused[item.name] = {"images": len(checksums), "unscreened": count, "why": why}
+    _refuse(refused)
+
+
+def _checksums(item: EvaluationSet, workspace: Path) -> list[str]:
+    """SHA-256 of every test image."""
+    paths = read_labelled(within(item.test, workspace), label_column=item.label_column).paths
+    gone = [path for path in paths if not path.is_file()]
+    if gone:
+        raise FileNotFoundError(f"evaluation.datasets: the image {gone[0]} of '{item.name}' does not exist")
+    with ThreadPoolExecutor(HASHING) as pool:
+        return list(pool.map(sha256_file, paths))
+
+
+def _refuse(sets: Screening) -> None:
+    if not sets:
+        return
+    parts = [f"{e['unscreened']} of the {e['images']} test images of '{name}' ({e['why']})" for name, e in sets.items()]
+    raise ValueError(
+        f"evaluation.datasets: not screened against the data set: {'; '.join(parts)}. The data set may hold copies of "
+        "them. Add them to curation.leakage.tests and run `curate` again, or take such figures with "
+        "--evaluation.allow_unscreened true"
+    )
