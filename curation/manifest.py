@@ -1,6 +1,7 @@
 """The manifest: the kept rows of a data set, and its identity. Imports no torch."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +17,22 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def write_manifest(ledger: pa.Table, keep: np.ndarray, folder: Path, roots: dict[str, Path]) -> str:
-    """Writes manifest.parquet and roots.json; returns the manifest's SHA-256, the identity of the data set."""
+def write_manifest(
+    ledger: pa.Table,
+    keep: np.ndarray,
+    folder: Path,
+    roots: dict[str, Path],
+    selection: dict[str, Any] | None = None,
+) -> str:
+    """Writes manifest.parquet and roots.json; returns the manifest's SHA-256, the identity of the data set.
+
+    selection: how the images were chosen, for selection.json. The manifest comes last: with it the data set is there.
+    """
     names = [name for name in COLUMNS if name in ledger.column_names]
     table = ledger.select(names).filter(pa.array(keep)).combine_chunks().replace_schema_metadata(None)
     write_json(folder / "roots.json", {name: str(path) for name, path in roots.items()})
+    if selection is not None:
+        write_json(folder / "selection.json", selection)
     write_table(folder / "manifest.parquet", table)
     return sha256_file(folder / "manifest.parquet")
 

@@ -1,4 +1,4 @@
-"""What stays: Pareto fronts, knees or a target size, and the manifest. Imports no torch."""
+"""What stays: an order of removal, knees or a size, quotas, and the manifest. Imports no torch."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -6,10 +6,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
+from curation.card import write_card
+from curation.choosing import admission, choose, describe, quota_columns, size_within
 from curation.ledger import drop_reasons, read_ledger
 from curation.manifest import SCORES, write_manifest
-from curation.pareto import pareto_fronts
-from curation.selection import knee_cut, removal_order
+from curation.quotas import Quotas
+from curation.selection import knee_cut
+from curation.selectors import Candidates, Pareto, Ranking, Selector
 from curation.stage import Context, Stage
 from curation.workspace import Workspace, write_part
 
@@ -19,24 +22,50 @@ class Select(Stage):
     """Removes the images that are furthest from the domain: a total order, cut at a knee or at a size (paper 3.3).
 
     Args:
+        method: What orders the images: Pareto (null), or a baseline to compare with: Random, ClipScore, OneScore,
+            BalancedClusters or SemanticDeduplication.
         sensitivity: Kneedle's S; higher cuts later (open in the paper; 1 is kneed's default).
         knee: first (kneed's), or pronounced: the deepest knee of the monotone curve, which removes more where the
             scores stay high before they fall.
-        target_size: Images to keep; null cuts at the largest of the three knees.
+        target_size: Images to keep; null cuts at the largest of the three knees, or at the method's threshold.
+        per_concept_max: Most images of which one concept is the closest; null has no limit.
+        synthetic_share: Largest share of synthetic images, in [0, 1]; null has no limit.
     """
 
     name: ClassVar[str] = "select"
+    # Stored embeddings, which some methods read, change only where `ood`, which reads them too, changes.
     reads: ClassVar[tuple[str, ...]] = ("ingest", "identical", "retrieve", "leakage", "duplicates", "text", "ood")
+    method: Selector | None = None
     sensitivity: float = 1.0
     knee: Literal["first", "pronounced"] = "first"
     target_size: int | None = None
+    per_concept_max: int | None = None
+    synthetic_share: float | None = None
+
+    @property
+    def quotas(self) -> Quotas:
+        """The limits on top of the order."""
+        return Quotas(self.per_concept_max, self.synthetic_share)
+
+    @property
+    def selector(self) -> Selector:
+        """The method, the paper's where none is given."""
+        return self.method or Pareto()
 
     def check(self, context: Context) -> None:
-        """Both settings must be positive."""
+        """Settings must make sense, and something must say how many images go."""
         if self.sensitivity < 0:
             raise ValueError(f"curation.select.sensitivity must not be negative, got {self.sensitivity}")
         if self.target_size is not None and self.target_size < 1:
             raise ValueError(f"curation.select.target_size must be at least 1, got {self.target_size}")
+        self.quotas.check("curation.select")
+        self.selector.check("curation.select.method")
+        if self.target_size is None and not self.selector.cuts:
+            threshold = " or curation.select.method.threshold" if hasattr(self.selector, "threshold") else ""
+            raise ValueError(
+                f"curation.select.method {type(self.selector).__name__} only orders the images: set "
+                f"curation.select.target_size{threshold} to say how many stay"
+            )
 
     def intact(self, context: Context) -> bool:
         """The manifest may have been deleted to have it written anew."""
@@ -45,8 +74,9 @@ class Select(Stage):
     def check_ready(self, context: Context) -> None:
         """So many images must be left."""
         if self.target_size is not None:
-            left = sum(reason is None for reason in drop_reasons(self._ledger(context)))
-            size_within(self.target_size, left, "curation.select.target_size")
+            left = candidates_of(context.workspace, self._ledger(context))
+            most = self.quotas.most(*quota_columns(left, self.quotas)) if self.quotas else len(left)
+            size_within(self.target_size, most, "curation.select.target_size", self.quotas)
 
     def _ledger(self, context: Context) -> pa.Table:
         return read_ledger(context.workspace, [name for name in self.reads if name in context.stages])
@@ -57,49 +87,56 @@ class Select(Stage):
 
     def _run(self, workspace: Workspace, context: Context) -> dict[str, Any]:
         ledger = self._ledger(context)
-        reasons = drop_reasons(ledger)
-        rows = np.flatnonzero(np.equal(reasons, np.array(None)))
-        order, fronts, scores = order_rows(ledger, rows)
-        cut, knees = knee_cut(scores, fronts, self.sensitivity, self.knee)
+        left = candidates_of(workspace, ledger)
+        ranking = self.selector.rank(left)
+        cut, knees = self._cut(ranking)
+        admitted = admission(left, ranking.order, self.quotas)
         if self.target_size is not None:
-            cut = len(rows) - self.target_size  # check_ready: not more than there are
-        front = np.full(ledger.num_rows, -1, np.int32)
-        rank = np.full(ledger.num_rows, -1, np.int64)
-        front[rows] = fronts
-        rank[rows[order]] = np.arange(len(rows))
-        keep = rank >= cut
-        reasons[(rank >= 0) & ~keep] = "pareto"
-        columns = {"front": pa.array(front, mask=front < 0), "removal_rank": pa.array(rank, mask=rank < 0),
-                   "keep": keep, "drop_reason": pa.array(reasons, pa.string())}  # fmt: skip
+            size_within(self.target_size, len(admitted), "curation.select.target_size", self.quotas)
+        choice = choose(ranking.order, admitted, cut, self.target_size)
+        keep = np.zeros(ledger.num_rows, bool)
+        keep[left.rows] = choice.keep
+        reasons = drop_reasons(ledger)
+        reasons[left.rows[~choice.keep]] = self.selector.kind
+        reasons[left.rows[choice.over]] = "quota"
+        columns = {
+            **ranking_columns(left, ranking),
+            "keep": pa.array(keep),
+            "drop_reason": pa.array(reasons, pa.string()),
+        }
         every = np.arange(ledger.num_rows)
         write_part(workspace.stage_folder(self.name), 0, every, ledger["key"].combine_chunks(), columns, {})
         for name, column in columns.items():
-            array = column if isinstance(column, pa.Array) else pa.array(column)
-            ledger = ledger.append_column(name, pa.chunked_array([array]))
-        checksum = write_manifest(ledger, keep, workspace.dataset_folder(), workspace.roots)
-        kept = int(keep.sum())
+            ledger = ledger.append_column(name, pa.chunked_array([column]))
+        more = {"sensitivity": self.sensitivity, "knee": self.knee} if ranking.fronts is not None else {}
+        told = describe(self.selector, self.target_size, choice, self.quotas, None, **more)
+        checksum = write_manifest(ledger, keep, workspace.dataset_folder(), workspace.roots, told)
+        write_card(workspace, "full")
+        over = f", {told['over_quota']} over the quotas" if self.quotas else ""
+        why = "as out of domain" if ranking.fronts is not None else f"by {type(self.selector).__name__}"
         return {
-            "rows": ledger.num_rows, "knees": knees, "cut": int(cut), "kept": kept, "target_size": self.target_size,
-            "manifest_sha256": checksum,
-            "summary": f"{kept} images kept, {int(cut)} of {len(rows)} removed as out of domain",
+            "rows": ledger.num_rows, "knees": knees, "cut": choice.cut, "kept": told["images"],
+            "over_quota": told["over_quota"], "target_size": self.target_size, "manifest_sha256": checksum,
+            "summary": f"{told['images']} images kept, {choice.cut} of {len(left)} removed {why}{over}",
         }  # fmt: skip
 
-
-def order_rows(ledger: pa.Table, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(order of removal, fronts, scores [n, 3]) of the given rows of a ledger."""
-    missing = [name for name in SCORES if name not in ledger.column_names]
-    if missing:
-        raise ValueError(f"the workspace has no column {', '.join(missing)}; run `curate` with an `ood` stage first")
-    scores = np.column_stack([ledger[name].to_numpy()[rows] for name in SCORES]).astype(np.float32)
-    fronts = pareto_fronts(scores)
-    return removal_order(scores, fronts), fronts, scores
+    def _cut(self, ranking: Ranking) -> tuple[int | None, list[int | None]]:
+        """(images that go if no size is given, knees of the scores)."""
+        if ranking.fronts is None or ranking.scores is None:
+            return ranking.cut, [None] * len(SCORES)
+        return knee_cut(ranking.scores, ranking.fronts, self.sensitivity, self.knee)
 
 
-def size_within(size: int, available: int, setting: str) -> int:
-    """The size, if there are that many images. Raises ValueError naming the setting."""
-    if size > available:
-        raise ValueError(
-            f"{setting} is {size}, but only {available} images are left after the earlier stages; "
-            "ask for fewer, or collect a larger pool"
-        )
-    return size
+def candidates_of(workspace: Workspace, ledger: pa.Table) -> Candidates:
+    """The rows that no stage before the selection has dropped."""
+    return Candidates(workspace, ledger, np.flatnonzero(np.equal(drop_reasons(ledger), np.array(None))))
+
+
+def ranking_columns(candidates: Candidates, ranking: Ranking) -> dict[str, pa.Array]:
+    """Columns of every row of the ledger: front int32 and removal_rank int64, null where the row has none."""
+    front = np.full(candidates.ledger.num_rows, -1, np.int32)
+    rank = np.full(candidates.ledger.num_rows, -1, np.int64)
+    rank[candidates.rows[ranking.order]] = np.arange(len(candidates))
+    if ranking.fronts is not None:
+        front[candidates.rows] = ranking.fronts
+    return {"front": pa.array(front, mask=front < 0), "removal_rank": pa.array(rank, mask=rank < 0)}
