@@ -1,0 +1,108 @@
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from curation.evaluation_sets import check_set, checksums, identify_set, index_set, named_sets, origins
+from datamodules.files import sha256_file
+from tests.tiny import picture
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three images in two class folders."""
+    for number in range(3):
+        path = tmp_path / "food" / f"class-{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture(number, 16).save(path)
+    return tmp_path / "food"
+
+
+@pytest.mark.parametrize(
+    ("tests", "names"),
+    [
+        ({"Food-101": "a/test", "birds": "b/test"}, ["Food-101", "birds"]),
+        (["data/food", "workspace:scenes/leak"], ["food", "leak"]),
+        (["food/test", "birds/test/", "/test"], ["food-test", "birds-test", "-test"]),
+        (["birds.csv", "."], ["birds.csv", "test"]),
+    ],
+)
+def test_named_sets__are_named_as_shortly_as_they_differ(tests: list[str] | dict[str, str], names: list[str]) -> None:
+    named = named_sets(tests)
+    assert list(named) == names
+    assert list(named.values()) == (list(tests.values()) if isinstance(tests, dict) else tests)
+
+
+@pytest.mark.parametrize(
+    ("tests", "message"),
+    [
+        (["a/test", "b", "a/test/"], r"curation\.leakage\.tests lists a/test twice"),
+        (["a-b/c", "d/c", "a/b-c/../e"], None),
+        (["a/b-c", "x/b-c", "a-b/c", "y/c"], r"two paths end alike; name the sets"),
+        ({"a/b": "c"}, r"'a/b' cannot name a test set"),
+    ],
+)
+def test_named_sets__refuses_names_that_do_not_tell_sets_apart(
+    tests: list[str] | dict[str, str], message: str | None
+) -> None:
+    if message is None:
+        assert len(named_sets(tests)) == len(tests)
+        return
+    with pytest.raises(ValueError, match=message):
+        named_sets(tests)
+
+
+def test_index_set__csv_is_the_files_that_it_names(folder: Path) -> None:
+    path = folder.parent / "some.csv"
+    path.write_text(f"\ufefflabel,path\na,food/class-0/2.png\nb,{folder}/class-1/1.png\na,food/class-0/2.png\n")
+    index, place = index_set("some", path)
+    assert origins(index).to_pylist() == [f"some/{folder}/class-1/1.png", "some/food/class-0/2.png"]
+    assert place == folder.parent and index["size"][1].as_py() == (folder / "class-0/2.png").stat().st_size
+    assert checksums("some", path) == [sha256_file(folder / "class-1/1.png"), sha256_file(folder / "class-0/2.png")]
+
+
+def test_checksums__of_a_shard_are_those_of_its_images(folder: Path) -> None:
+    files = sorted(folder.rglob("*.png"))
+    with tarfile.open(folder.parent / "0.tar", "w") as tar:
+        for file in files:
+            tar.add(file, file.name)
+    expected = sorted(sha256_file(file) for file in files)
+    assert sorted(checksums("food", folder)) == sorted(checksums("shard", folder.parent / "0.tar")) == expected
+
+
+@pytest.mark.parametrize("name", ["food", "food.csv"])
+def test_identify_set__sees_a_changed_image(folder: Path, name: str) -> None:
+    path = folder.parent / name
+    if name == "food.csv":
+        path.write_text("path\nfood/class-0/0.png\n")
+    before = identify_set(path)
+    assert identify_set(path) == before
+    picture(9, 20).save(folder / "class-0" / "0.png")
+    assert identify_set(path) != before
+
+
+def test_check_set__reads_no_image(folder: Path) -> None:
+    (folder / "class-0" / "0.png").write_bytes(b"")
+    check_set("food", folder)
+    (folder.parent / "shards").mkdir()
+    (folder.parent / "shards" / "0.tar").write_bytes(b"")
+    check_set("shards", folder.parent / "shards")  # whether there are images in it, its index tells
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("label\nx\n", "has no column path; it has label"),
+        ("", "has no column path; it has none"),
+        ("path\n", "names no image"),
+        ("path,label\n,a\n", "line 2 has no path"),
+        ("path\nnowhere.png\n", "names 1 files that are not there"),
+        (b"path\n\xff.png\n", "is no UTF-8 text"),
+    ],
+)
+def test_check_set__csv_that_is_wrong(tmp_path: Path, text: str | bytes, message: str) -> None:
+    (tmp_path / "a.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(
+        (ValueError, FileNotFoundError), match=rf"^curation\.leakage\.tests: .*a\.csv \('set'\).*{message}"
+    ):
+        check_set("set", tmp_path / "a.csv")
