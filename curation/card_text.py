@@ -10,7 +10,14 @@ from curation.workspace import Workspace
 from datamodules.files import read_json
 
 Records = dict[str, dict[str, Any]]
-METHODS = {"pareto": "Pareto fronts of the out-of-domain scores, the furthest from the domain first"}
+METHODS = {
+    "pareto": "Pareto fronts of the out-of-domain scores, the furthest from the domain first",
+    "random": "removed at random, by a seed",
+    "clip_score": "the least similar to their closest concept removed first",
+    "one_score": "the highest of one score removed first",
+    "balanced_clusters": "the most frequent kinds thinned, by clusters of clusters",
+    "semantic_deduplication": "the most similar within their cluster removed first",
+}
 
 
 def _settings(records: Records, stage: str) -> dict[str, Any]:
@@ -71,14 +78,19 @@ def selected(selection: dict[str, Any]) -> str:
 
     selection: the settings of the select stage, or those of selection.json, which a data set of its own may have.
     """
-    method = selection.get("method")
-    kind = (method.get("kind") if isinstance(method, dict) else method) or "pareto"
+    method = selection.get("method") or {}
+    settings = method if isinstance(method, dict) else {"kind": method}
+    kind = str(settings.get("kind") or "pareto").lower()
+    text = METHODS.get(kind, f"removed in the order of the method {kind}")
+    if settings.get("score"):
+        text += f" ({settings['score']})"
     size = selection.get("size") or selection.get("target_size")
-    text = METHODS.get(str(kind).lower(), f"removed in the order of the method {kind}")
     if size:
         text += f", down to {size:,} images"
-    elif str(kind).lower() == "pareto":
+    elif kind == "pareto":
         text += ", up to the largest of the three knees"
+    elif settings.get("threshold") is not None:
+        text += f", with the threshold {settings['threshold']}"
     quotas = {**selection, **(selection.get("quotas") or {})}
     if quotas.get("per_concept_max"):
         text += f"; at most {quotas['per_concept_max']:,} images of a concept"

@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from curation.card import current_data_sets, size_category, write_card
+from curation.card_text import selected
 from curation.ledger import read_ledger
 from curation.manifest import write_manifest
 from curation.workspace import Workspace
@@ -86,6 +87,22 @@ def test_write_card__loads_as_a_data_set(tmp_path: Path) -> None:
 def test_write_card__no_data_set_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no data set 'mini'; run `curate` or `select`"):
         write_card(curated(tmp_path), "mini")
+
+
+@pytest.mark.parametrize(
+    ("selection", "text"),
+    [
+        ({}, "the furthest from the domain first, up to the largest of the three knees"),
+        ({"method": {"kind": "one_score", "score": "ood"}, "size": 1200},
+         "the highest of one score removed first (ood), down to 1,200 images"),
+        ({"method": {"kind": "clip_score", "threshold": 0.2}}, "removed first, with the threshold 0.2"),
+        ({"method": None, "target_size": 5, "quotas": {"per_concept_max": 2, "synthetic_share": 0.5}},
+         "down to 5 images; at most 2 images of a concept; at most 50 % synthetic"),
+        ({"method": {"kind": "mine"}}, "removed in the order of the method mine"),
+    ],
+)  # fmt: skip
+def test_selected__says_the_method_its_cut_and_the_quotas(selection: dict, text: str) -> None:
+    assert selected(selection).endswith(text)
 
 
 def test_current_data_sets__only_those_of_the_present_selection(tmp_path: Path) -> None:

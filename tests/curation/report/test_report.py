@@ -269,7 +269,7 @@ def test_write_report__quotas_and_other_data_sets_are_rows_of_the_funnel(tmp_pat
     funnel = section(page, "funnel")
     steps = re.findall(r"<tr><td>(?:<code>)?([a-z0-9 -]+)<.*?<b>([0-9,]+)</b>", funnel)
     assert steps[-4:] == [("in the domain", "5"), ("kept", "4"), ("random-3", "3"), ("mini", "2")]
-    assert "the method random, down to 3 images" in funnel
+    assert "removed at random, by a seed, down to 3 images" in funnel
     assert "Over the quota" in section(page, "domain") and "1 more left out by quotas" in section(page, "domain")
 
 
