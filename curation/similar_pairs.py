@@ -25,10 +25,10 @@ Vectors = np.ndarray | Embeddings
 
 # Rows that are converted at once, and a tile of products: 4 MiB in bfloat16, so that the scan finds it in the cache.
 STRIP, TILE_ROWS, TILE_COLUMNS = 8192, 512, 4096
-# A tile on a GPU: 256 MiB in half precision.
-DEVICE_ROWS, DEVICE_COLUMNS = 4096, 32768
-# Converted rows that stay for the next blocks, per device.
-CACHE_BYTES, DEVICE_CACHE_BYTES = 2**28, 2**32
+# A tile on a GPU: 512 MiB in half precision.
+DEVICE_ROWS, DEVICE_COLUMNS = 4096, 65536
+# Converted rows that stay for the next blocks; on a GPU half of its free memory.
+CACHE_BYTES = 2**28
 # Rows of a block: at least, and the bytes that it may have in half precision.
 BLOCK_ROWS, BLOCK_BYTES = 8192, 2**26
 # Pairs of a tile that may be computed again; a half-precision tile with more is multiplied in float32 instead.
@@ -87,7 +87,12 @@ class PairSearch:
         self.dtype = dtype
         width, norm = vectors.shape[1], norm * (1 + 1e-6)
         self.limits = {kind: limits(threshold, margin(kind, width, norm), kind) for kind in (dtype, torch.float32)}
-        self.blocks: OrderedDict[tuple[str, int], torch.Tensor] = OrderedDict()
+        self.blocks: dict[str, OrderedDict[range, torch.Tensor]] = {}
+        self.room: dict[str, int] = {}
+        for device in self.devices:
+            self.blocks[device] = OrderedDict()
+            on_cpu = torch.device(device).type == "cpu"
+            self.room[device] = CACHE_BYTES if on_cpu else torch.cuda.mem_get_info(device)[0] // 2
 
     def forest(self, rows: range, columns: range) -> np.ndarray:
         """int64 [E, 2]: edges (smallest row, row) of the groups that similar pairs of the two ranges make.
@@ -127,17 +132,16 @@ class PairSearch:
 
     def _block(self, rows: range, device: str) -> torch.Tensor:
         """Some rows in the products' type on a device; those used last stay there."""
-        block = self.blocks.pop((device, rows.start), None)
+        blocks = self.blocks[device]
+        block = blocks.pop(rows, None)
         if block is None:
             block = torch.empty(len(rows), self.vectors.shape[1], dtype=self.dtype, device=device)
             for first in range(0, len(rows), STRIP):
                 part = rows[first : first + STRIP]
                 block[first : first + len(part)] = as_float32(self.vectors[part.start : part.stop]).to(device)
-        self.blocks[device, rows.start] = block
-        own = [key for key in self.blocks if key[0] == device]
-        room = CACHE_BYTES if torch.device(device).type == "cpu" else DEVICE_CACHE_BYTES
-        while len(own) > 2 and sum(self.blocks[key].nbytes for key in own) > room:
-            del self.blocks[own.pop(0)]
+        blocks[rows] = block
+        while len(blocks) > 2 and sum(block.nbytes for block in blocks.values()) > self.room[device]:
+            blocks.popitem(last=False)
         return block
 
 

@@ -11,8 +11,9 @@ from curation.rounding import INTEGERS, Limits, ordered_integers
 # Places of two rows, int64 [n] each; None where there are more doubtful pairs than room, and the scan has ended.
 Doubtful = tuple[np.ndarray, np.ndarray] | None
 
-# Similarities of rows with a hit that are looked at together, and hits that are first held against the groups.
-SLICE, MANY = 2**24, 2**16
+# Similarities of rows with a hit that are looked at together, at first and at most, and hits that are held against the
+# groups: of copies of copies nearly all are joined after the first few.
+FIRST_SLICE, SLICE, MANY = 2**20, 2**24, 2**16
 
 
 def scan_compiled(
@@ -46,16 +47,19 @@ def scan_tensor(
         rows, columns = (torch.arange(size, device=device) for size in product.shape)
         product = product.masked_fill(rows[:, None] + top >= columns[None] + first, -torch.inf)
     hit = (product.amax(dim=1) >= limits.floor).nonzero().squeeze(1)
-    for part in hit.split(max(1, SLICE // product.shape[1])):
+    begin = 0
+    step, most = (max(1, size // product.shape[1]) for size in (FIRST_SLICE, SLICE))
+    while begin < len(hit):
+        part = hit[begin : begin + step]
+        begin, step = begin + step, min(2 * step, most)
         values = product[part]
-        row, column = (values >= limits.floor).nonzero(as_tuple=True)
-        sure = values[row, column] >= limits.ceiling
-        left, right = part[row] + top, column + first
-        if len(left) > MANY:  # copies of copies: nearly all of them are joined after the first few
+        over = values >= limits.floor
+        if int(over.sum()) > MANY:
             labels = torch.from_numpy(groups.labels()).to(device)
-            new = labels[left] != labels[right]
-            left, right, sure = left[new], right[new], sure[new]
-        left, right, certain = left.cpu().numpy(), right.cpu().numpy(), sure.cpu().numpy()
+            over &= labels[part + top, None] != labels[None, first : first + product.shape[1]]
+        row, column = over.nonzero(as_tuple=True)
+        certain = (values[row, column] >= limits.ceiling).cpu().numpy()
+        left, right = (part[row] + top).cpu().numpy(), (column + first).cpu().numpy()
         groups.join(left[certain], right[certain])
         left, right = left[~certain], right[~certain]
         if room is not None and len(left) > room:

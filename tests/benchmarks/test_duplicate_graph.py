@@ -151,6 +151,8 @@ def peak():
 parts = [np.load(path, mmap_mode="r") for path in sorted(Path(sys.argv[1]).glob("*.npy"))]
 duplicate_groups(Embeddings(parts[:1])[:100], 0.6)
 before = peak()
+size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()  # with the vectors mapped
+resource.setrlimit(resource.RLIMIT_AS, (size + 10**9, size + 10**9))  # beyond it, allocations fail
 groups = duplicate_groups(Embeddings(parts), 0.6)
 print(peak() - before, sum(part.nbytes for part in parts), len(np.unique(groups)))
 """
@@ -172,3 +174,22 @@ def test_duplicate_groups__memory_beside_the_vectors_does_not_grow(tmp_path: Pat
               f"{groups} groups")  # fmt: skip
         assert grown < vectors + 1e9
     assert extra[180_000] - extra[60_000] < 300e6  # converted blocks stay up to a limit
+
+
+@pytest.mark.benchmark
+@pytest.mark.gpu
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("count", "most"), [(1_200_000, 10), (4_000_000, 90)])
+def test_duplicate_groups__millions_of_rows_on_a_gpu(tmp_path: Path, count: int, most: float) -> None:
+    for part in range(count // 100_000):
+        np.save(tmp_path / f"{part:03d}.npy", pool(100_000, WIDTH, part % 4))  # so that there are copies of copies
+    stored = Embeddings([np.load(path, mmap_mode="r") for path in sorted(tmp_path.glob("*.npy"))])
+    duplicate_groups(stored.take(np.arange(20_000)), THRESHOLD, devices=["cuda:0"])
+    began = time.perf_counter()
+    groups = duplicate_groups(stored, THRESHOLD, devices=["cuda:0"])
+    seconds = time.perf_counter() - began
+    print(f"\n{count} x {WIDTH} on {torch.cuda.get_device_name()}: {seconds:.1f} s, {len(np.unique(groups))} groups")
+    sample = stored.take(np.arange(10_000))
+    own = duplicate_groups(sample, THRESHOLD)  # on the CPU: what is joined there must be joined here
+    np.testing.assert_array_equal(groups[:10_000][own], groups[:10_000])
+    assert seconds <= most

@@ -22,6 +22,7 @@ def twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     for name, value in {**sizes, "EXACT_PAIRS": 7, "CACHE_BYTES": 0}.items():
         monkeypatch.setattr(similar_pairs, name, value)
     monkeypatch.setattr(tile_scans, "MANY", 9)
+    monkeypatch.setattr(tile_scans, "FIRST_SLICE", 10)
     monkeypatch.setattr(tile_scans, "SLICE", 100)
 
 
