@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pas_train.parsing import accept_sections, section_parser
+from pas_train.parsing import Parser, accept_sections, section_parser
 
 if TYPE_CHECKING:
     from curation.pipeline import Curation
@@ -202,17 +202,39 @@ def _read(args: Sequence[str], description: str, *extra: tuple[str, dict[str, An
 
 
 def select(command: str, args: Sequence[str]) -> None:
-    """The command `select`: another size of a finished data set; sizes are nested, because the order is total."""
-    from curation.sizes import write_size
+    """The command `select`: another data set of a finished one; its sizes are nested, because the order is total."""
+    from curation.selectors import METHODS, Selector
+    from curation.sizes import images_of, write_size
 
+    for before, argument in zip(["", *args], args, strict=False):
+        name = argument.removeprefix("--method=") if before != "--method" else argument
+        if (before == "--method" or name != argument) and "." not in name and name not in METHODS:
+            raise ValueError(f"--method {name} is not known; the methods are {', '.join(METHODS)}")
     config, workspace = _read(
         args,
-        "Writes another size of a finished data set; a smaller one is a subset of a larger one.",
-        ("--size", {"type": int, "required": True, "help": "images to keep"}),
+        "Writes another data set of a finished one: another size (a smaller one is a subset of a larger one), or the "
+        "images that another method takes, to compare with. The quotas of the config that made it hold.",
+        ("--size", {"type": int | None, "default": None, "help": "images to keep"}),
+        ("--like", {"type": str | None, "default": None,
+                    "help": "as many as in this data set: a manifest.parquet, a folder of images, or shards"}),
+        ("--method", {"type": Selector | None, "default": None,
+                      "help": "orders the images anew; its settings as --method.seed 1"}),
         ("--name", {"type": str | None, "default": None, "help": "name of the new data set; default size-<N>"}),
-    )
-    manifest = write_size(finished(workspace), config.size, config.name or f"size-{config.size}")
-    print(f"data set    {manifest}: {config.size} images")
+    )  # fmt: skip
+    if config.size is not None and config.like is not None:
+        raise ValueError(f"--size {config.size} and --like {config.like} both say how many images to keep; give one")
+    if config.size is None and config.like is None and config.method is None:
+        raise ValueError("--size N or --like DATASET must be given: how many images to keep")
+    space = finished(workspace)
+    option, size = ("--like", images_of(Path(config.like))) if config.like is not None else ("--size", config.size)
+    method, name = None, f"size-{size}"
+    if config.method is not None:
+        parser = Parser()
+        parser.add_argument("--method", type=Selector)
+        method = parser.instantiate(parser.parse_object({"method": config.method})).method
+        name = "-".join([method.kind.replace("_", "-"), *([] if size is None else [str(size)])])
+    manifest = write_size(space, size, config.name or name, method, option)
+    print(f"data set    {manifest}: {images_of(manifest)} images")
 
 
 def report(command: str, args: Sequence[str]) -> None:
