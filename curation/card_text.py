@@ -114,7 +114,7 @@ def leakage(space: Workspace, records: Records) -> str:
     result = records["leakage"].get("result") or {}
     rule = leak_rule(_settings(records, "leakage"))
     certificate = read_json(space.stage_folder("leakage") / "certificate.json") or {}
-    text = f"Every readable image was compared with every test image below; dropped: {rule}."
+    text = f"Every readable image was compared with every test image below. Left out: those with a {rule}."
     if _settings(records, "leakage").get("whole_groups"):
         text += " The near-copies of what leaks were dropped with it."
     sets = [

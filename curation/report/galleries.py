@@ -51,7 +51,7 @@ def unreadable(view: View) -> list[Strip]:
         shown = view.draw(mine, view.settings.per_reason)
         tiles = [tile for tile in view.tiles(shown) if tile.src]  # most of them cannot be shown: that is why
         keys = [] if tiles else [view.key(row) for row in shown] + ["…"] * (len(mine) > len(shown))
-        title, note = str(names[place]), REFUSALS.get(str(names[place]), "")
+        title, note = str(names[place]).replace("_", " "), REFUSALS.get(str(names[place]), "")
         strips.append(Strip(title, note, tiles, f"{counts[place]:,}", ", ".join(keys)))
     return strips
 

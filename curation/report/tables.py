@@ -17,7 +17,12 @@ from datamodules.files import read_json
 # Column of the ledger -> its name for the reader. The order is that of the knees.
 SCORE_NAMES = {"ood": "Out of domain", "ood_general": "Out of the general domain", "text_gap": "Leaning on text"}
 BACKBONES = {"pixels": "raw pixels", "untrained": "untrained", "trained": "trained"}
-TITLES = {"auroc": "AUROC of the scores, in domain against outside"}
+TITLES = {
+    "auroc": "AUROC of the scores, in domain against outside",
+    "removed": "Removed by the selection, of what came to it",
+    "kept": "Kept, of the whole pool",
+    "data_sets": "Images of each kind in each data set",
+}
 PROTOCOLS = {"knn": "k-NN", "linear": "linear probe"}
 
 

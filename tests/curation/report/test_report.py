@@ -174,7 +174,7 @@ def test_write_report__finished_workspace_shows_every_section(finished: Path) ->
     assert counts == {"collected": [12, 1, 13], "readable": [11, 1, 12], "not leaking": [10, 1, 11],
                       "unique": [8, 1, 9], "kept": [5, 0, 5]}  # fmt: skip
     assert section(page, "kept").count("<img") == 5
-    assert "not_an_image" in section(page, "unreadable") and "broken.png" in section(page, "unreadable")
+    assert "not an image" in section(page, "unreadable") and "broken.png" in section(page, "unreadable")
     assert "similarity 0.910" in section(page, "leaks") and "not reachable" not in section(page, "leaks")
     assert "3 images" in section(page, "duplicates") and section(page, "duplicates").count("<img") == 3
     assert section(page, "text").count("<img") == 2 and "16 % of the area · score +0.250" in section(page, "text")
@@ -189,7 +189,7 @@ def test_write_report__finished_workspace_shows_every_section(finished: Path) ->
 
 def test_write_report__shows_the_leakage_certificate(finished: Path) -> None:
     page = section(finished.read_text(), "leaks")
-    assert "All 12 images were compared" in page and "<code>sscd.pt</code>; 1 are over" in page
+    assert "All 12 images were compared" in page and "by sscd.pt; 1 are over" in page
     row = re.findall(r"<td>food &amp; drink</td>(.*?)<td><code>([0-9a-f]{16})</code>", page)
     assert len(row) == 1 and re.findall(r">(\d+)<", row[0][0]) == ["1", "0", "1"]
     assert "0.4: 1, 0.45: 1, 0.5: 1" in page and "0.9: 1" in page
