@@ -184,6 +184,19 @@ def test_check__missing_and_wrong_weights_stop_before_any_work(home: Path, tmp_p
         check(strength=0.0)
 
 
+def test_text__an_embedding_that_is_no_number_names_its_image(home: Path, prepared: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(home / "clip", tmp_path / "clip")) / "open_clip_pytorch_model.bin"
+    weights = torch.load(broken)
+    weights["visual.proj"][0, 0] = torch.nan
+    torch.save(weights, broken)
+    embed = Embed(ImageText(str(tmp_path / "clip"), None), Copy(str(home / "copy.pt"), 24), num_workers=0)
+    context = dataclasses.replace(curation(home), embed=embed).context(
+        prepared, home / "pool", Session(accelerator="cpu")
+    )
+    with pytest.raises(ValueError, match=r"embedding of 001\.png without its words is not finite.*curation\.precision"):
+        run_stage(context.stages["text"], context)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
