@@ -10,6 +10,7 @@ from curation.selectors.base import Candidates, Ranking, Selector, drawn
 from curation.selectors.clustering import Vectors, assign, centroids, nearest, some_of
 
 IMAGES_PER_CLUSTER, FAN_OUT, LEVELS = 200, 10, 3
+FEWEST = 50  # clusters of a level by default: of few centroids, k-means makes one cluster and some single ones
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class BalancedClusters(Selector):
 
     Args:
         embedding: Which stored vectors: image, clipn or copy.
-        clusters: Clusters of each level, the finest first; null takes one for 200 images, then a tenth of it twice.
+        clusters: Clusters of each level, the finest first; null takes one for 200 images, then twice a
+            tenth of it, unless that is fewer than 50.
         resamplings: How often a level is clustered anew; 0 is plain k-means.
         iterations: Of each k-means.
         sample: Images that the finest level's k-means sees at most; bounds memory (4 bytes x width each).
@@ -61,8 +63,7 @@ class BalancedClusters(Selector):
         if not len(candidates):
             return []
         vectors = Vectors(candidates, self.embedding)
-        finest = max(1, round(len(candidates) / IMAGES_PER_CLUSTER))
-        sizes = self.clusters or [max(1, finest // FAN_OUT**level) for level in range(LEVELS)]
+        sizes = self.clusters or default_levels(len(candidates))
         labels, means = self._finest(vectors, sizes[0])
         found = [labels]
         for size in sizes[1:]:
@@ -85,6 +86,13 @@ class BalancedClusters(Selector):
             if round_ < self.resamplings:
                 chosen = _closest(labels, distance, len(vectors), len(means), self.sample)
         return labels, means
+
+
+def default_levels(count: int) -> list[int]:
+    """Clusters of each level for so many images, the finest first."""
+    finest = max(1, round(count / IMAGES_PER_CLUSTER))
+    coarser = [finest // FAN_OUT**level for level in range(1, LEVELS)]
+    return [finest, *(size for size in coarser if size >= FEWEST)]
 
 
 def _closest(labels: np.ndarray, distance: np.ndarray, count: int, clusters: int, most: int) -> np.ndarray:

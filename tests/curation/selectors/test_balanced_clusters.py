@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from curation.selectors import BalancedClusters
-from curation.selectors.balanced_clusters import take_turns
+from curation.selectors.balanced_clusters import default_levels, take_turns
 from tests.curation.selectors.pools import save_candidates, spheres
 
 
@@ -55,6 +55,12 @@ def test_balanced_clusters__seed_decides_and_threads_do_not(tmp_path: Path) -> N
     faiss.omp_set_num_threads(1)
     np.testing.assert_array_equal(orders[0], orders[1])
     assert (orders[0] != orders[2]).any()
+
+
+def test_default_levels__no_level_of_few_clusters() -> None:
+    assert default_levels(1_200_000) == [6000, 600, 60]
+    assert default_levels(200_000) == [1000, 100]
+    assert default_levels(50_000) == [250] and default_levels(3) == [1]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
