@@ -46,13 +46,17 @@ def unreadable(view: View) -> list[Strip]:
     causes = [view.value("reason", int(row)) or "unknown" for row in rows]
     names, counts = np.unique(np.asarray(causes, dtype=str), return_counts=True)
     strips = []
-    for place in np.argsort(-counts, kind="stable"):
+    order = np.argsort(-counts, kind="stable")
+    for place in order[: view.settings.reasons]:
         mine = rows[np.asarray(causes) == names[place]]
         shown = view.draw(mine, view.settings.per_reason)
         tiles = [tile for tile in view.tiles(shown) if tile.src]  # most of them cannot be shown: that is why
         keys = [] if tiles else [view.key(row) for row in shown] + ["…"] * (len(mine) > len(shown))
         title, note = str(names[place]).replace("_", " "), REFUSALS.get(str(names[place]), "")
         strips.append(Strip(title, note, tiles, f"{counts[place]:,}", ", ".join(keys)))
+    rest = order[view.settings.reasons :]
+    if len(rest):
+        strips.append(Strip(f"{len(rest):,} other reasons", mark=f"{counts[rest].sum():,}"))
     return strips
 
 

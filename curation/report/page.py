@@ -70,7 +70,10 @@ def content(view: View) -> dict[str, Any]:
         "by_source": figures.histograms_by_source(view),
         "answer": tables.answer(view),
         "backbones": tables.BACKBONES,
-        "runs": [{"run": run, "curve": figures.training_curves(run)} for run in runs],
+        "runs": [
+            {"run": run, "curve": figures.training_curves(run) if number < view.settings.runs else None}
+            for number, run in enumerate(runs)
+        ],
     }
 
 

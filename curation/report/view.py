@@ -33,9 +33,11 @@ class ReportSettings:
 
     Args:
         samples: Pictures of a gallery (kept, not retrieved).
-        per_reason: Pictures for each reason of refusal.
+        reasons: Reasons of refusal, the most frequent first; servers' messages can be many.
+        per_reason: Pictures for each of them.
         pairs: Leaking pairs, and images with their text blurred.
-        groups: Groups of copies.
+        groups: Groups of copies, the largest first.
+        runs: Training runs whose curves are drawn.
         per_group: Pictures of one group or front.
         fronts: Fronts that are shown, 1 = the first one removed (the paper's figure 10 shows these).
         side_px: Longest side of a picture as stored.
@@ -44,9 +46,11 @@ class ReportSettings:
     """
 
     samples: int = 40
+    reasons: int = 16
     per_reason: int = 8
     pairs: int = 12
     groups: int = 10
+    runs: int = 12
     per_group: int = 10
     fronts: tuple[int, ...] = (1, 2, 5, 10, 50, 100)
     side_px: int = 144

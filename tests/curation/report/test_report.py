@@ -273,6 +273,16 @@ def test_write_report__quotas_and_other_data_sets_are_rows_of_the_funnel(tmp_pat
     assert "Over the quota" in section(page, "domain") and "1 more left out by quotas" in section(page, "domain")
 
 
+def test_write_report__many_reasons_of_refusal_are_cut_short(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    reasons = [f"server says {number}" for number in maker.every]
+    maker.part("ingest", maker.every, readable=np.zeros(13, bool), reason=pa.array(reasons))
+    maker.finish("ingest")
+    page = write_report(maker.space.root, settings=replace(ReportSettings(), reasons=4)).read_text()
+    assert section(page, "unreadable").count("server says") == 4
+    assert "9 other reasons" in section(page, "unreadable")
+
+
 def test_write_report__group_larger_than_k_is_counted_and_shown(tmp_path: Path) -> None:
     maker = Maker(tmp_path)
     for stage in ("ingest", "leakage", "duplicates"):
