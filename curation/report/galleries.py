@@ -7,7 +7,7 @@ import numpy as np
 
 from curation.images import ImageReader
 from curation.report.view import LIMITS, Tile, View, read_image, short
-from curation.text import blur_regions
+from curation.text import remove_words
 from curation.workspace import Workspace
 from datamodules.decoding import RefusedImage, decode_rgb
 
@@ -21,6 +21,7 @@ REFUSALS = {
     "flat_colour": "one colour only",
     "failed_to_download": "never arrived",
 }
+TAKEN_OUT = {"blur": "blurred", "mean": "filled"}
 
 
 @dataclass(frozen=True)
@@ -163,14 +164,15 @@ def text(view: View) -> list[Pair]:
     area, gap = view.numbers("text_area"), view.numbers("text_gap")
     rows = np.flatnonzero(area > 0)
     order = -gap[rows] if not np.isnan(gap[rows]).all() else -area[rows]
-    strength = float((view.records.get("text", {}).get("settings") or {}).get("strength", 0.5))
+    settings = view.records.get("text", {}).get("settings") or {}
+    fill, strength = settings.get("fill", "blur"), float(settings.get("strength", 0.5))
     pairs = []
     for row in map(int, rows[np.argsort(order, kind="stable")][: view.settings.pairs]):
         rgb = view.rgb(row)
         if rgb is None:
             continue
         polygons = [np.asarray(flat, np.int32).reshape(-1, 2) for flat in view.value("text_boxes", row) or []]
-        after = Tile(view.encode(blur_regions(rgb, polygons, strength)), "words blurred", "")
+        after = Tile(view.encode(remove_words(rgb, polygons, fill, strength)), f"words {TAKEN_OUT[fill]}", "")
         change = "" if np.isnan(gap[row]) else f" · score {gap[row]:+.3f}"
         pairs.append(Pair(view.tile(row), after, f"{100 * area[row]:.0f} % of the area{change}"))
     return pairs

@@ -283,6 +283,16 @@ def test_write_report__many_reasons_of_refusal_are_cut_short(tmp_path: Path) -> 
     assert "9 other reasons" in section(page, "unreadable")
 
 
+def test_write_report__words_filled_with_the_colour_around_them(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    for stage in ("ingest", "embed", "leakage", "duplicates", "text"):
+        getattr(maker, stage)()
+    models = {"detector": {"name": "FAST-tiny", "sha256": "ef" * 32}}
+    maker.finish("text", settings={"fill": "mean", "strength": 0.5}, models=models)
+    page = section(write_report(maker.space.root).read_text(), "text")
+    assert "words filled" in page and "words blurred" not in page and "found by <code>FAST-tiny</code>" in page
+
+
 def test_write_report__group_larger_than_k_is_counted_and_shown(tmp_path: Path) -> None:
     maker = Maker(tmp_path)
     for stage in ("ingest", "leakage", "duplicates"):
