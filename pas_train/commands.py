@@ -224,7 +224,7 @@ def select(command: str, args: Sequence[str]) -> None:
     if config.size is not None and config.like is not None:
         raise ValueError(f"--size {config.size} and --like {config.like} both say how many images to keep; give one")
     if config.size is None and config.like is None and config.method is None:
-        raise ValueError("--size N or --like DATASET must be given: how many images to keep")
+        raise ValueError("--size must be given, or --like DATASET: as many images as that data set has")
     space = finished(workspace)
     option, size = ("--like", images_of(Path(config.like))) if config.like is not None else ("--size", config.size)
     method, name = None, f"size-{size}"

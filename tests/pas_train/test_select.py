@@ -80,7 +80,7 @@ def test_select__the_method_that_made_it_gives_the_same_images(space: Workspace)
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "--size N or --like DATASET must be given"),
+        ([], "--size must be given, or --like DATASET"),
         (["--size", 3, "--like", "x"], "--size 3 and --like x both say how many images to keep; give one"),
         (["--like", "nowhere"], "--like nowhere does not exist; give a manifest.parquet"),
         (["--like", "empty"], "--like: empty holds no image"),
