@@ -10,6 +10,8 @@ from curation.arrays import like, to_numpy
 
 # Images times concepts of one block of logits, of which there are two (yes and no), in float32: 2 x 10 MB.
 CELLS = 2_560_000
+# Rows of the smallest product: fewer are summed up in another order.
+LEAST = 8
 RULES = ("atd", "ctw")
 
 
@@ -50,25 +52,28 @@ def score_images(
     """(scores float32 [N], place int64 [N] of the most similar concept, its cosine float32 [N]); see `ood_scores`.
 
     image: what gives [n, D] for a slice, such as an array, a tensor, or embeddings that stay on disk; it is read once,
-    block by block. device: where the products are made; the result of an image depends neither on N nor on the others.
+    block by block. device: where the products are made. On a CPU equal images have equal results, wherever they are.
     Raises NotFiniteError naming the first row that is NaN or infinite, else ValueError as `ood_scores`.
     """
     yes, no = (torch.as_tensor(to_numpy(text)).to(device, torch.float32) for text in (text_yes, text_no))
     _check(image, yes, no, rule)
+    if len(yes) == 1:  # twice the same concept scores the same, and is a product of matrices, not with a vector
+        yes, no = yes.repeat(2, 1), no.repeat(2, 1)
     count, total = len(yes), len(image)
     scores, best = np.empty(total, np.float32), np.empty(total, np.int64)
     similarity = np.empty(total, np.float32)
     rows = max(1, min(4096, CELLS // count))
-    buffers = torch.empty(2, min(rows, total), count, device=device)
+    buffers = torch.empty(2, max(LEAST, min(rows, total)), count, device=device)
     for first in range(0, total, rows):
         block = torch.as_tensor(to_numpy(image[first : first + rows])).to(device, torch.float32)
         finite = torch.isfinite(block).all(dim=1)
         if not bool(finite.all()):
             raise NotFiniteError(first + int((~finite).nonzero()[0]))
-        place = slice(first, first + len(block))
-        block = block * logit_scale
-        yes_logits = torch.mm(block, yes.T, out=buffers[0, : len(block)])
-        no_logits = torch.mm(block, no.T, out=buffers[1, : len(block)])
+        size = len(block)
+        place = slice(first, first + size)
+        block = torch.nn.functional.pad(block * logit_scale, (0, 0, 0, max(0, LEAST - size)))
+        yes_logits = torch.mm(block, yes.T, out=buffers[0, : len(block)])[:size]
+        no_logits = torch.mm(block, no.T, out=buffers[1, : len(block)])[:size]
         highest, likeliest = _highest(yes_logits)
         best[place], similarity[place] = likeliest.cpu().numpy(), (highest / logit_scale).cpu().numpy()
         scores[place] = _scores(yes_logits, no_logits, highest, likeliest, rule).cpu().numpy()

@@ -118,10 +118,13 @@ def test_score_images__bank_of_one_concept(rule: str) -> None:
     assert not best.any()
 
 
-def test_score_images__equal_images_have_equal_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curation.ood, "CELLS", 50)
-    scores, best, _ = score_images(np.repeat(IMAGE[:1], 40, axis=0), YES, NO)
-    assert len(set(scores.tolist())) == len(set(best.tolist())) == 1
+@pytest.mark.parametrize("concepts", [1, 7])
+@pytest.mark.parametrize("count", [1, 2, 5, 40])
+def test_score_images__equal_images_have_equal_scores(count: int, concepts: int) -> None:
+    equal = np.repeat(IMAGE[:1], count, axis=0)
+    among = np.concatenate([IMAGE[1:30], equal])
+    scores = [score_images(images, YES[:concepts], NO[:concepts])[0][-count:] for images in (equal, among)]
+    assert len(set(np.concatenate(scores).tolist())) == 1
 
 
 @pytest.mark.gpu
