@@ -23,6 +23,9 @@ STAGE_ROLES = {
     ("synthesis", "model"): "image generator", ("search", "encoder"): "encoder of the search",
 }  # fmt: skip
 
+# Models that come with a library: beginning of the name -> licence, source.
+BUNDLED = {"rapidocr ": ("Apache 2.0", "https://github.com/RapidAI/RapidOCR")}
+
 
 def stage_records(space: Workspace) -> dict[str, dict[str, Any]]:
     """stage.json of every finished stage whose result still stands, in the order in which they run."""
@@ -72,21 +75,31 @@ def models(records: dict[str, dict[str, Any]], used: set[str] | None = None) -> 
             continue
         for role, value in (records[stage].get("models") or {}).items():
             if isinstance(value, dict) and value and ("name" in value or role == "no_branch"):
-                found.append(_model(STAGE_ROLES.get((stage, role)) or ROLES.get(role, role.replace("_", " ")), value))
+                name = STAGE_ROLES.get((stage, role)) or ROLES.get(role, role.replace("_", " "))
+                found.append(_model(name, value, role == "no_branch" and _beside_a_stand_in(records)))
     return list(dict.fromkeys(found))
 
 
-def _model(role: str, value: dict[str, Any]) -> Model:
+def _beside_a_stand_in(records: dict[str, dict[str, Any]]) -> bool:
+    """Whether the `no` tower is the one that lies beside an encoder which is a stand-in."""
+    encoders = records.get("embed", {}).get("models") or {}
+    encoder = encoders.get("clipn") or encoders.get("image_text") or {}
+    own = (records.get("ood", {}).get("settings") or {}).get("no_branch")
+    return own is None and bool(encoder.get("stand_in"))
+
+
+def _model(role: str, value: dict[str, Any], stand_in: bool) -> Model:
     files = (value.get("files") if "name" in value else value) or {}
     checksums = [value["sha256"]] if value.get("sha256") else list(files.values())
     name, pretrained = value.get("name"), value.get("pretrained")
     parts = [_short(part) for part in (name, pretrained, value.get("version")) if part] or list(files)
-    stand_in = bool(value.get("stand_in")) or "miniature" in " ".join(parts).lower()
+    stand_in = stand_in or bool(value.get("stand_in")) or "miniature" in " ".join(parts).lower()
     entry = None
     if not stand_in:
         entry = known(f"{name}/{pretrained}" if pretrained else str(name)) if name else None
     text = ", ".join(str(item)[:12] for item in checksums[:3]) or str(value.get("revision") or "")[:12]
-    known_licence = (entry.licence, entry.source) if entry else ("", "")
+    bundled = next((facts for start, facts in BUNDLED.items() if str(name).startswith(start)), ("", ""))
+    known_licence = (entry.licence, entry.source) if entry else bundled
     return Model(role, " · ".join(parts), text, stand_in, *known_licence)
 
 
