@@ -200,11 +200,15 @@ def test_select__writes_a_smaller_data_set(home: Path, curated: Path, capsys: Sa
     assert small.num_rows == 5 and set(small["key"].to_pylist()) < set(full["key"].to_pylist())
 
 
-def test_report__writes_the_page_anew(home: Path, curated: Path, capsys: Said) -> None:
-    page = curated / "report" / "index.html"
+def test_report__writes_the_page_and_the_card_anew(home: Path, curated: Path, capsys: Said) -> None:
+    page, card = curated / "report" / "index.html", curated / "dataset" / "full" / "README.md"
+    before = card.read_bytes()  # what the selection wrote
     page.unlink()
+    card.unlink()
     assert pas("report", home, curated) == 0
-    assert str(page) in capsys.readouterr().out and "<html" in page.read_text()
+    said = capsys.readouterr().out
+    assert str(page) in said and "<html" in page.read_text()
+    assert str(card) in said and card.read_bytes() == before
 
 
 def test_trace__tells_the_fate_of_an_image(home: Path, fitted: Path, capsys: Said) -> None:
