@@ -16,8 +16,9 @@ from curation.embeddings import Embeddings
 
 Vectors = np.ndarray | Embeddings
 
-# Blocks of test vectors that stay on the device between calls; the rest is read again, at 1 % of a product's time.
-HELD_BYTES = {"cpu": 2**27, "cuda": 2**32}
+# Test vectors that stay on an accelerator between calls. A CPU reads all again, at 1 % of its product's time: blocks
+# that are held between others that come and go would leave holes in its memory.
+HELD_BYTES = 2**32
 EXACT_PAIRS = 2048
 # Candidates per row beyond which equal test vectors (copies of one image) are left out of the exact comparison.
 MANY = 8
@@ -37,8 +38,8 @@ def max_similarity(
     """(float32 [N] highest cosine, int64 [N] index of that test image), exact over all test images.
 
     embeddings: unit float32 [N, D]; test_embeddings: unit float32 [T, D]; either may lie on disk (Embeddings). Equal
-    similarities go to the smaller index. block: test images of a tile of products; beside the result some 150 MB are
-    used on the CPU whatever N and T. Raises ValueError for no test image, other widths or NaN.
+    similarities go to the smaller index. block: test images of a tile of products; beside the result less than 100 MB
+    are used on the CPU whatever N and T. Raises ValueError for no test image, other widths or NaN.
     """
     pool = _vectors(embeddings, "embeddings")
     nearest = NearestTests(test_embeddings, block, device)
@@ -64,9 +65,10 @@ class NearestTests:
         if not len(self.tests):
             raise ValueError("test_embeddings is empty: there is no test image to screen against")
         self.block, self.device, self.offsets = block, torch.device(device), offsets
-        size = block * self.tests.shape[1] * 4
         self._held: dict[int, tuple[np.ndarray, torch.Tensor]] = {}
-        self._room = HELD_BYTES.get(self.device.type, HELD_BYTES["cuda"]) // max(1, size)
+        size = block * max(1, self.tests.shape[1]) * 4
+        self._room = 0 if self.device.type == "cpu" else HELD_BYTES // size
+        self._product = torch.empty(0, device=self.device)
 
     def find(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(float32 [n] highest value, int64 [n] its test image) of float32 rows [n, D]."""
@@ -74,7 +76,8 @@ class NearestTests:
         left = torch.from_numpy(rows).to(self.device)
         norm = float(left.norm(dim=1).max()) if len(rows) else 0.0
         for first, tests, right in self._blocks():
-            product = left @ right.T
+            product = self._tile(len(left), len(right))
+            torch.mm(left, right.T, out=product)
             # Rounding of D products and their sum is at most this for either of two values that are compared.
             error = 2 * (rows.shape[1] + 2) * 2.0**-23 * norm * float(right.norm(dim=1).max())
             added = None
@@ -93,6 +96,12 @@ class NearestTests:
             better = order[value[order] > best[row[order]]]
             best[row[better]], index[row[better]] = value[better], column[better] + first
         return best, index
+
+    def _tile(self, rows: int, columns: int) -> torch.Tensor:
+        """The buffer of products: one for all tiles, else the memory is full of holes of their size."""
+        if self._product.numel() < rows * columns:
+            self._product = torch.empty(rows * columns, device=self.device)
+        return self._product[: rows * columns].view(rows, columns)
 
     def _blocks(self) -> Iterator[tuple[int, np.ndarray, torch.Tensor]]:
         for first in range(0, len(self.tests), self.block):

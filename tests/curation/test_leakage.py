@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from curation.leakage import max_similarity
+from curation.embeddings import Embeddings
+from curation.leakage import NearestTests, NotFinite, background_similarity, max_similarity
 
 
 def unit_rows(count: int, seed: int, width: int = 8) -> np.ndarray:
@@ -59,7 +60,77 @@ def test_max_similarity__wrong_input_is_named() -> None:
         max_similarity(good, np.empty((0, 8), np.float32))
     with pytest.raises(ValueError, match="embeddings have 8 dimensions, test_embeddings 5"):
         max_similarity(good, unit_rows(3, 0, width=5))
-    with pytest.raises(ValueError, match="test_embeddings holds NaN or infinite values in 1 rows"):
+    with pytest.raises(ValueError, match="test_embeddings holds NaN or infinite values in 1 rows, the first is row 1"):
         max_similarity(good, bad)
     with pytest.raises(ValueError, match=r"embeddings must be \[N, D\], got shape \(8,\)"):
         max_similarity(good[0], good)
+
+
+class Watched(Embeddings):
+    """Embeddings that remember how many rows were asked for at once."""
+
+    most = 0
+
+    def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
+        rows = super().__getitem__(key)
+        Watched.most = max(Watched.most, len(rows))
+        return rows
+
+
+def test_max_similarity__vectors_stay_on_disk() -> None:
+    pool, tests = unit_rows(300, 0).astype(np.float16), unit_rows(200, 1).astype(np.float16)
+    similarity, closest = max_similarity(Watched([pool[:90], pool[90:]]), Watched([tests]), block=40)
+    assert Watched.most == 40
+    expected = max_similarity(Embeddings([pool])[:], Embeddings([tests])[:])
+    np.testing.assert_array_equal(similarity, expected[0])
+    np.testing.assert_array_equal(closest, expected[1])
+
+
+def test_max_similarity__same_bits_for_every_block_and_thread_count() -> None:
+    pool, tests = unit_rows(257, 0, 96), unit_rows(129, 1, 96)
+    tests[64:] = np.nextafter(tests[:65], 2)  # nearly equal: their order is below a product's rounding
+    before, expected = torch.get_num_threads(), max_similarity(pool, tests)
+    exact = pool.astype(np.float64) @ tests.T.astype(np.float64)
+    np.testing.assert_array_equal(expected[0], exact.max(axis=1).astype(np.float32))
+    try:
+        for block, threads in ((3, 1), (50, 2), (4096, 2)):
+            torch.set_num_threads(threads)
+            similarity, closest = max_similarity(pool, tests, block)
+            assert similarity.tobytes() == expected[0].tobytes() and closest.tobytes() == expected[1].tobytes()
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("block", [3, 4096])
+def test_nearest_tests__offsets_decide(block: int) -> None:
+    pool, tests = unit_rows(20, 0), unit_rows(9, 1)
+    offsets = np.linspace(-0.5, 0.5, 9).astype(np.float32)
+    value, place = NearestTests(tests, block, offsets=offsets).find(pool)
+    exact = pool @ tests.T + offsets
+    np.testing.assert_array_equal(place, exact.argmax(axis=1))
+    np.testing.assert_allclose(value, exact.max(axis=1), atol=1e-6)
+
+
+def test_nearest_tests__copies_of_one_test_image_cost_no_more() -> None:
+    tests = np.repeat(unit_rows(3, 0), 50, axis=0)
+    offsets = np.tile(np.float32([0, 0.25]), 75)  # of equal vectors, one with a larger offset
+    value, place = NearestTests(tests, offsets=offsets).find(unit_rows(3, 0))
+    assert place.tolist() == [1, 51, 101]
+    np.testing.assert_allclose(value, 1.25, atol=1e-6)
+
+
+@pytest.mark.parametrize("block", [4, 4096])
+def test_background_similarity__mean_of_the_nearest(block: int) -> None:
+    tests, background = unit_rows(10, 0), unit_rows(33, 1)
+    expected = np.sort(tests @ background.T, axis=1)[:, -3:].mean(axis=1)
+    np.testing.assert_allclose(background_similarity(tests, background, 3, block=block), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="background has 33 images, fewer than the 34 nearest"):
+        background_similarity(tests, background, 34)
+
+
+def test_max_similarity__nan_says_which_row() -> None:
+    pool = unit_rows(50, 0)
+    pool[33, 2] = np.inf
+    with pytest.raises(NotFinite, match="embeddings holds NaN .* in 1 rows, the first is row 33") as told:
+        max_similarity(pool, unit_rows(5, 1), block=8)
+    assert told.value.row == 33
