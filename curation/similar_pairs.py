@@ -6,18 +6,16 @@ are computed again in float64. So half-precision tiles, of a GPU or of a process
 fast with AVX-512, seven times with AMX), give the same groups as float32 tiles, on every machine.
 """
 
-import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cache
 
 import numpy as np
 import torch
 
 from curation.components import Components
 from curation.embeddings import Embeddings
+from curation.products import as_float32, bfloat16_is_faster, exact_products
 from curation.rounding import limits, margin
 from curation.tile_scans import scan_compiled, scan_tensor
 
@@ -106,7 +104,7 @@ class PairSearch:
         tile = (TILE_ROWS, TILE_COLUMNS) if self.compiled else (DEVICE_ROWS, DEVICE_COLUMNS)
         tiles = list(_tiles(rows, columns, *tile))
         lanes = [_Lane(self, rows, columns, *sides[device]) for device in self.devices[: max(1, len(tiles))]]
-        with _exact_products():
+        with exact_products():
             if len(lanes) == 1:
                 lanes[0].run(tiles)
             else:
@@ -209,20 +207,6 @@ def _tiles(rows: range, columns: range, height: int, width: int) -> Iterator[tup
             yield range(i, min(i + height, len(rows))), range(j, min(j + width, len(columns)))
 
 
-@contextmanager
-def _exact_products() -> Iterator[None]:
-    """Sums in float32 on a GPU, and float32 products without TF32, as the bounds of the errors suppose."""
-    cuda = torch.backends.cuda.matmul
-    precision, reduced = torch.get_float32_matmul_precision(), cuda.allow_fp16_reduced_precision_reduction
-    torch.set_float32_matmul_precision("highest")
-    cuda.allow_fp16_reduced_precision_reduction = False
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        cuda.allow_fp16_reduced_precision_reduction = reduced
-
-
 def above(vectors: Vectors, left: np.ndarray, right: np.ndarray, threshold: float) -> np.ndarray:
     """Bool [E]: whether the float32 nearest to the exact product of two rows is above the float32 threshold."""
     similar = np.empty(len(left), bool)
@@ -231,32 +215,3 @@ def above(vectors: Vectors, left: np.ndarray, right: np.ndarray, threshold: floa
         a, b = (np.asarray(vectors[side[part]], np.float32).astype(np.float64) for side in (left, right))
         similar[part] = np.einsum("nd,nd->n", a, b).astype(np.float32) > np.float32(threshold)
     return similar
-
-
-def as_float32(block: np.ndarray) -> torch.Tensor:
-    """A float32 tensor of some rows (a memory map is read-only, which torch does not take)."""
-    writable = block.dtype == np.float32 and block.flags.writeable
-    return torch.from_numpy(block if writable else np.array(block, dtype=np.float32, order="C"))
-
-
-@cache
-def bfloat16_is_faster() -> bool:
-    """Whether this processor multiplies bfloat16 faster than float32, by trying both; at most about a second.
-
-    Both give the same groups, so the answer changes the time only.
-    """
-    generator = torch.Generator().manual_seed(0)
-    factors = torch.randn(TILE_ROWS + TILE_COLUMNS, 512, generator=generator)
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = factors.to(dtype).split([TILE_ROWS, TILE_COLUMNS])
-        tries = []
-        for _ in range(3):
-            start = time.perf_counter()
-            torch.mm(a, b.T)
-            tries.append(time.perf_counter() - start)
-            if sum(tries) > 0.4:
-                break
-        seconds[dtype] = min(tries)
-    # The scan of half as many bytes is faster, the second look at doubtful pairs costs a little.
-    return seconds[torch.bfloat16] < seconds[torch.float32]

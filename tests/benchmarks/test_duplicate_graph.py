@@ -17,7 +17,7 @@ import torch
 from curation.components import Components
 from curation.duplicates import duplicate_groups
 from curation.embeddings import Embeddings
-from curation.similar_pairs import bfloat16_is_faster
+from curation.products import bfloat16_is_faster
 
 ROWS, WIDTH, THRESHOLD, K = int(os.environ.get("PAS_ROWS", "20_000")), 512, 0.6, 64
 
