@@ -88,13 +88,13 @@ def card(workspace: Workspace, name: str) -> str:
     settings, used = selected_from(workspace)
     settings = {**settings, **(read_json(workspace.dataset_folder(name) / "selection.json") or {})}
     counted = count(workspace.manifest(name))
-    ledger = read_ledger(workspace, used)
+    ledger, checksum = read_ledger(workspace, used), sha256_file(workspace.manifest(name))
     records = {stage: made for stage, made in records.items() if used is None or stage in used or stage not in STAGES}
     title = f"{domain}, {name}" if name != "full" else domain
     table = models(records, used)
     stand_ins = [model.role for model in table if model.stand_in]
     parts = [
-        front_matter(title, domain, counted),
+        front_matter(title, domain, counted, checksum),
         f"# {plain(title)}\n",
         f"{counted.total:,} images of the domain {plain(domain)}: {_by_source(counted)}. "
         "Collected, filtered and cut without labels; made for self-supervised pretraining.\n",
@@ -105,7 +105,7 @@ def card(workspace: Workspace, name: str) -> str:
         "## Licences of the images\n", _licences(counted), "",
         "## Leakage from test sets\n", leakage(workspace, records), "",
         "## Limits\n", *[f"- {line}" for line in limits(records, stand_ins)], "",
-        "## How to load it\n", LOADING.format(sha256=sha256_file(workspace.manifest(name))),
+        "## How to load it\n", LOADING.format(sha256=checksum),
     ]  # fmt: skip
     return "\n".join(parts)
 
@@ -120,15 +120,20 @@ def count(manifest: Path) -> Counted:
     return Counted(table.num_rows, by_source, licences)
 
 
-def front_matter(title: str, domain: str, counted: Counted) -> str:
-    """The YAML block that Hugging Face reads."""
+def front_matter(title: str, domain: str, counted: Counted, checksum: str) -> str:
+    """The YAML block that Hugging Face reads.
+
+    The checksum is in it because `datasets` caches a local folder by its name and this block alone: without it, the
+    `full` of one workspace would be loaded for that of another.
+    """
     tags = ["image", "self-supervised-learning", "pretraining", domain]
     tags += ["synthetic"] if counted.by_source["synthetic"] else []
     lines = [
         "---", f"pretty_name: {json.dumps(title)}", "license: other", "license_name: see-each-row",
         "task_categories:", "- image-feature-extraction", "tags:", *[f"- {json.dumps(tag)}" for tag in tags],
         "size_categories:", f"- {size_category(counted.total)}",
-        "configs:", "- config_name: default", "  data_files:", "  - split: train", "    path: manifest.parquet", "---",
+        "configs:", "- config_name: default", f"  description: manifest {checksum}",
+        "  data_files:", "  - split: train", "    path: manifest.parquet", "---",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 

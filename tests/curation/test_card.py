@@ -76,12 +76,15 @@ def test_write_card__strange_domain_keeps_front_matter_and_tables(tmp_path: Path
     assert len(re.findall(r"^# .+$", page, re.M)) == 1 and "<c>" not in page.split("---", 2)[2]
 
 
-def test_write_card__loads_as_a_data_set(tmp_path: Path) -> None:
+def test_write_card__loads_as_a_data_set_and_not_as_another_of_its_name(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
-    space = curated(tmp_path)
-    folder = write_card(space).parent
-    rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
-    assert rows["key"] == ["d.jpg", "e.jpg", "f.jpg"]
+    spaces = [curated(tmp_path / name) for name in ("one", "two")]
+    ledger = read_ledger(spaces[1])
+    write_manifest(ledger, ledger["removal_rank"].to_numpy() >= 3, spaces[1].dataset_folder(), spaces[1].roots)
+    for space, keys in zip(spaces, (["d.jpg", "e.jpg", "f.jpg"], ["f.jpg"]), strict=True):
+        folder = write_card(space).parent
+        rows = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+        assert list(rows["key"]) == keys
 
 
 def test_write_card__no_data_set_says_what_to_run(tmp_path: Path) -> None:
