@@ -43,10 +43,9 @@ def write_certificate(folder: Path, tests: Workspace, paths: dict[str, str], set
 
 def _set(name: str, path: str, images: pa.Table) -> dict[str, Any]:
     own = images.filter(pc.equal(images["test_set"], name))
-    known = sorted(own["sha256"].drop_null().to_pylist())
     return {"name": name, "path": path, "images": own.num_rows,
             "unreadable": own.num_rows - (pc.sum(own["readable"]).as_py() or 0),
-            "sha256": hashlib.sha256("\n".join(known).encode()).hexdigest()}  # fmt: skip
+            "sha256": _checksum(own["sha256"])}  # fmt: skip
 
 
 def _closest(columns: pa.Table, similarity: np.ndarray, mask: np.ndarray) -> list[dict[str, Any]]:
@@ -75,6 +74,15 @@ def screened_checksums(space: Workspace) -> set[str] | None:
     if space.current_record("leakage") is None or not path.exists():
         return None
     return set(pq.read_table(path, columns=["sha256"])["sha256"].drop_null().to_pylist())
+
+
+def checksum_of_images(manifest: Path) -> str:
+    """SHA-256 of the sorted checksums of a manifest's images."""
+    return _checksum(pq.read_table(manifest, columns=["sha256"])["sha256"])
+
+
+def _checksum(images: pa.ChunkedArray) -> str:
+    return hashlib.sha256("\n".join(sorted(images.drop_null().to_pylist())).encode()).hexdigest()
 
 
 def unscreened_rows(space: Workspace, manifest: Path) -> int:

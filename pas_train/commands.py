@@ -286,25 +286,35 @@ def workspace_of(source: str | Path | None) -> Path | None:
     return root if inside and (root / "workspace.json").exists() else None
 
 
-def screened_checksums(workspace: Path, manifest: Path, identity: str) -> tuple[set[str] | None, str | None]:
-    """(SHA-256 of the test images that a data set was screened against, None), or (None, why there are none)."""
+def checksum_of_images(manifest: Path) -> str:
+    """Identity of the images of a manifest, whatever their order and scores."""
+    from curation.screening import checksum_of_images as checksum
+
+    return checksum(manifest)
+
+
+def screened_checksums(workspace: Path, origin: dict[str, Any]) -> tuple[set[str] | None, str | None]:
+    """(SHA-256 of the test images that a data set was screened against, None), or (None, why there are none).
+
+    origin: what a training remembers of its images: `source`, a manifest, its `identity` and the checksum of `images`.
+    """
     from curation.screening import screened_checksums as screened
     from curation.screening import unscreened_rows
     from curation.workspace import Workspace
     from datamodules.files import sha256_file
 
-    space = Workspace(workspace)
+    space, manifest = Workspace(workspace), Path(origin["source"])
     if not manifest.is_file():
         return None, f"{manifest}, which the backbone was trained on, is gone"
-    if sha256_file(manifest) != identity:
-        return None, f"{manifest} was made anew since the backbone was trained on it"
+    if sha256_file(manifest) != origin["identity"] and checksum_of_images(manifest) != origin.get("images"):
+        return None, f"{manifest} holds other images since the backbone was trained on it"
     checksums = screened(space)
     if checksums is None:
         return None, f"no finished leakage gate in {workspace}"
     missed = unscreened_rows(space, manifest)
-    return (
-        (None, f"{missed} images of {manifest} did not pass the present leakage gate") if missed else (checksums, None)
-    )
+    if missed:
+        return None, f"{missed} images of {manifest} did not pass the present leakage gate"
+    return checksums, None
 
 
 def checksums_of_sets(folders: dict[str, Path]) -> set[str]:

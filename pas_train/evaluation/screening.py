@@ -20,10 +20,18 @@ Screening = dict[str, dict[str, Any]]
 
 
 def origin_of_source(source: Path | None, identity: str) -> dict[str, Any]:
-    """What a training remembers of its images: source, identity, and the workspace where they were curated here."""
+    """What a training remembers of its images: source, identity, and of those curated here workspace and checksum.
+
+    The checksum is that of the images alone: a manifest that was made anew may hold other scores of the same images.
+    """
     workspace = commands.workspace_of(source)
-    return {"source": None if source is None else str(source), "identity": identity,
-            "workspace": None if workspace is None else str(workspace)}  # fmt: skip
+    inside = source is not None and workspace is not None and source.is_file()
+    return {
+        "source": None if source is None else str(source),
+        "identity": identity,
+        "workspace": None if workspace is None else str(workspace),
+        "images": commands.checksum_of_images(source) if source is not None and inside else None,
+    }
 
 
 class RememberDataSet(Callback):
@@ -47,7 +55,7 @@ def origin_of_checkpoint(checkpoint: dict[str, Any], path: Path) -> dict[str, An
     if origin is None and home is not None:  # of a run before checkpoints remembered it
         data = (read_json(path.resolve().parents[1] / "results.json") or {}).get("data")
         source = data and Path(data["source"])
-        origin = data and origin_of_source(source, data["identity"])
+        origin = data and {**origin_of_source(source, data["identity"]), "images": None}
     if origin is None or origin["workspace"] is None or home is None:
         return origin
     moved = home / Path(origin["source"]).relative_to(origin["workspace"])
@@ -73,7 +81,7 @@ def screen(evaluation: Evaluation, workspace: Path, origin: dict[str, Any] | Non
     if not evaluation.datasets:
         return {}
     root = Path(origin["workspace"])
-    known, reason = commands.screened_checksums(root, Path(origin["source"]), origin["identity"])
+    known, reason = commands.screened_checksums(root, origin)
     told = {}
     for item in evaluation.datasets:
         checksums = _checksums(item, workspace)
@@ -126,6 +134,6 @@ def _refuse(sets: Screening) -> None:
     parts = [f"{e['unscreened']} of the {e['images']} test images of '{name}' ({e['why']})" for name, e in sets.items()]
     raise ValueError(
         f"evaluation.datasets: not screened against the data set: {'; '.join(parts)}. The data set may hold copies of "
-        "them. Add them to curation.leakage.tests and run `curate` again, or take such figures with "
-        "--evaluation.allow_unscreened true"
+        "them. Add them to curation.leakage.tests and run `curate` again (and train again, if that changes the data "
+        "set), or take such figures with --evaluation.allow_unscreened true"
     )

@@ -93,7 +93,7 @@ def gone(manifest: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "before", "why"),
     [
-        (changed_manifest, False, "was made anew since the backbone was trained on it"),
+        (changed_manifest, False, "holds other images since the backbone was trained on it"),
         (of_a_leak, True, "1 images of .* did not pass the present leakage gate"),
         (unfinished, True, "no finished leakage gate in"),
         (gone, False, "is gone"),
@@ -132,8 +132,14 @@ def test_origin_of_checkpoint__without_an_entry_by_its_run_or_from_outside(sets:
     origin = trained_on(manifest)
     run = sets / "ws" / "training" / "run"
     write_json(run / "results.json", {"data": {"source": str(manifest), "identity": origin["identity"]}})
-    assert origin_of_checkpoint({}, run / "checkpoints" / "last.ckpt") == origin
+    assert origin_of_checkpoint({}, run / "checkpoints" / "last.ckpt") == {**origin, "images": None}
     assert origin_of_checkpoint({}, sets / "last.ckpt") is None
+
+
+def test_screen__manifest_of_the_same_images_with_other_scores(sets: Path, manifest: Path) -> None:
+    origin = trained_on(manifest)
+    write_table(manifest, pa.table({"sha256": ["sum-4", "sum-3"], "leak_similarity": [0.1, 0.2]}))
+    assert screen(evaluation(sets / "birds"), sets, origin)["birds"]["screened"]
 
 
 def gate(**folders: Path) -> Any:
