@@ -64,7 +64,7 @@ class ImageEncoder(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [N, 3, S, S] as floats, less the mean and over the standard deviation."""
-        return (images.to(self.mean.dtype) - self.mean) / self.std
+        return (images - self.mean).div_(self.std)
 
     def embed_images(self, images: Any) -> Tensor:
         """Unit float32 [N, D] of uint8 [N, 3, S, S]."""

@@ -7,11 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from tqdm import tqdm
 
-from curation.prediction import Loop, predict_chunks, predict_rows
+from curation.prediction import Loop, Passing, SharedBatches, predict_chunks, predict_rows
 from curation.session import Session
 
 KEYS = pa.array([f"{number:04d}" for number in range(100)])
@@ -127,3 +128,27 @@ def test_predict_rows__two_ranks_write_what_one_writes(tmp_path: Path, two_ranks
 
     two_ranks(work)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_shared_batches__memory_of_used_batches_comes_again() -> None:
+    memory = SharedBatches()
+    arrays = [np.full((2, 3), value, np.uint8) for value in (1, 2)]
+    first, second = memory.stack(arrays, 0), memory.stack(arrays, 1)
+    assert first.is_shared() and first.data_ptr() != second.data_ptr()
+    memory.used[0] = 1  # the main process is through with batch 0, not with batch 1
+    assert memory.stack([np.full((2, 3), 7, np.int16)] * 2, 2).dtype == torch.int16  # of another type: its own memory
+    assert memory.stack(arrays[:1], 3).data_ptr() != first.data_ptr()  # of another size, too
+    third = memory.stack(arrays[::-1], 4)
+    assert third.data_ptr() == first.data_ptr() and third[:, 0, 0].tolist() == [2, 1]
+    assert memory.stack(arrays, 5).data_ptr() not in (first.data_ptr(), second.data_ptr())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_predict_rows__outputs_outlive_the_memory_of_their_batch(tmp_path: Path, workers: int) -> None:
+    # The module hands on the very memory of the batch, 50 batches a chunk: each later one takes over an earlier one's.
+    predict_rows(
+        Session(accelerator="cpu"), Passing(), title="pass", folder=tmp_path, keys=KEYS, rows=np.arange(100), load=load,
+        finish=lambda rows, outputs: ({}, {"value": outputs["value"]}),
+        loop=Loop(chunk_rows=100, batch_size=2, num_workers=workers),
+    )  # fmt: skip
+    assert np.load(tmp_path / "part-00000.value.npy")[:, 0].tolist() == list(range(100))
