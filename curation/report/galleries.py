@@ -97,6 +97,8 @@ def _leak_pair(view: View, tests: "TestImages", row: int, normalised: bool) -> P
     caption = f"similarity {view.value('leak_similarity', row):.3f}"
     if normalised:
         caption = f"score {view.value('leak_score', row):.3f} · highest {caption}"
+    if view.reasons[row] == "leak" and not view.value("leaks", row):
+        caption += " · leaks with its group"
     return Pair(view.tile(row), test, caption)
 
 

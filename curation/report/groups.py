@@ -1,6 +1,7 @@
 """The section of duplicates: how large the groups of copies are, and the largest of them as pictures."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,8 @@ class Sizes:
 class Groups:
     """All groups of two or more: number, of those larger than k, histogram, and the largest as pictures.
 
-    k: length of the neighbour lists, the paper's where all pairs were compared.
+    k: length of the neighbour lists, the paper's where all pairs were compared; files with the same bytes as another
+    one were not compared and do not count for `larger`. index: how pairs were searched, if not exactly.
     """
 
     count: int
@@ -34,6 +36,7 @@ class Groups:
     k: int
     sizes: list[Sizes]
     strips: list[Strip]
+    index: str
 
 
 def duplicate_groups(view: View) -> Groups:
@@ -41,15 +44,26 @@ def duplicate_groups(view: View) -> Groups:
     groups = view.numbers("duplicate_group")
     rows = np.flatnonzero(~np.isnan(groups))
     _, inverse, counts = np.unique(groups[rows], return_inverse=True, return_counts=True)
-    many = counts[counts > 1]
-    k = ((view.records.get("duplicates") or {}).get("settings") or {}).get("k") or PAPER_K
+    compared = np.bincount(inverse[~view.dropped("identical")[rows]], minlength=len(counts))
+    record = view.records.get("duplicates") or {}
+    k = (record.get("settings") or {}).get("k") or PAPER_K
     strips = []
     by_group = rows[np.argsort(inverse, kind="stable")]
     ends = np.cumsum(counts)
     for place in np.argsort(-counts, kind="stable")[: view.settings.groups]:
         if counts[place] > 1:
-            strips.append(_strip(view, by_group[ends[place] - counts[place] : ends[place]], k))
-    return Groups(len(many), int((many > k).sum()), k, histogram(many), strips)
+            members = by_group[ends[place] - counts[place] : ends[place]]
+            strips.append(_strip(view, members, f"larger than k = {k}" if compared[place] > k else ""))
+    many = counts[counts > 1]
+    return Groups(len(many), int((compared > k).sum()), k, histogram(many), strips, _index(record.get("result") or {}))
+
+
+def _index(result: dict[str, Any]) -> str:
+    if not result.get("index"):
+        return ""
+    recall = result.get("recall")
+    found = "no pair was in the sample" if recall is None else f"it finds {100 * recall:.1f} % of the pairs of a sample"
+    return f"{result['index']}: {found}"
 
 
 def histogram(counts: np.ndarray) -> list[Sizes]:
@@ -66,14 +80,14 @@ def histogram(counts: np.ndarray) -> list[Sizes]:
     return [Sizes(name, groups, members, 100 * groups / longest) for name, groups, members in found]
 
 
-def _strip(view: View, members: np.ndarray, k: int) -> Strip:
+def _strip(view: View, members: np.ndarray, mark: str) -> Strip:
     """One group: the image that stays for it first."""
     copies = view.dropped("duplicate")[members] | view.dropped("identical")[members]
     members = members[np.argsort(copies, kind="stable")]
     shown = members[: view.settings.per_group]
     tiles = [view.tile(int(row), fate(view, int(row)), "" if view.reasons[row] else "kept") for row in shown]
     more = f"{len(members) - len(shown):,} more not shown" if len(members) > len(shown) else ""
-    return Strip(f"{len(members):,} images", more, tiles, f"larger than k = {k}" if len(members) > k else "")
+    return Strip(f"{len(members):,} images", more, tiles, mark)
 
 
 def fate(view: View, row: int) -> str:

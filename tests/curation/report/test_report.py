@@ -303,6 +303,32 @@ def test_write_report__group_larger_than_k_is_counted_and_shown(tmp_path: Path) 
     assert '<td>3 – 4</td><td class="n">1</td><td class="n">3</td>' in page
 
 
+def test_write_report__files_with_the_same_bytes_make_no_group_larger_than_k(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    for stage in ("ingest", "leakage", "duplicates"):
+        getattr(maker, stage)()
+    same = pa.array(["06.png" if row == 7 else None for row in maker.rows], pa.string())
+    maker.part("identical", maker.rows, identical_to=same)
+    maker.finish("identical")
+    result = {"index": "IVF256,Flat", "recall": 0.9871}
+    maker.finish("duplicates", result, settings={"threshold": 0.6, "k": 2})
+    page = section(write_report(maker.space.root).read_text(), "duplicates")
+    assert "none larger than k = 2" in page and "1 file dropped before any model" in page and "same file" in page
+    assert "IVF256,Flat: it finds 98.7 % of the pairs of a sample" in page
+
+
+def test_write_report__leak_with_its_group_is_told(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    for stage in ("ingest", "leakage", "duplicates"):
+        getattr(maker, stage)()
+    groups, nothing = np.where(maker.rows == 3, 2, maker.rows), pa.nulls(len(maker.rows), pa.string())
+    taken = np.isin(maker.rows, [2, 3])
+    maker.part("duplicates", maker.rows, duplicate_group=groups, duplicate_of=nothing, leaks_with_group=taken)
+    page = section(write_report(maker.space.root).read_text(), "leaks")
+    assert "2 images dropped" in page and "similarity 0.100 · leaks with its group" in page
+    assert "similarity 0.910<" in page
+
+
 def test_write_report__scores_by_source_only_where_there_are_both(tmp_path: Path, finished: Path) -> None:
     maker = Maker(tmp_path)
     maker.space.write_index(maker.space.index.set_column(1, "source", pa.array(["real"] * 13)), maker.space.roots)
