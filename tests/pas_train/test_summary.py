@@ -40,6 +40,11 @@ def test_accuracies__no_column_for_what_was_not_judged() -> None:
     assert accuracies({}) == ""
 
 
+def test_accuracies__marks_what_was_not_screened() -> None:
+    marked = accuracies(EVALUATION, {"digits": {"screened": True}, "birds": {"screened": False}}).splitlines()
+    assert [line.endswith("%  not screened") for line in marked] == [False, False, False, True]
+
+
 def test_table__tells_the_funnel_the_answer_and_the_places(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     run.write_results(EVALUATION, {})
