@@ -32,6 +32,10 @@ WRONG_CLASS = re.compile(
     r"key \"(?P<key>[\w.]+)\": .*Problem with given class_path '(?P<name>[^']*)': (?P<reason>.*?)"
     r"( - Expected a | Given value type|$)"
 )
+# What it says of a name that is no class of the kind that the key takes.
+NO_CLASS = re.compile(r"key \"(?P<key>[\w.]+)\": .*Expected a dot import path string: (?P<name>\S+)")
+# Keys that take a class of our own by its short name.
+CHOICES = {"method": ("curation.selectors.base", "Selector"), "detector": ("curation.text.detector", "TextDetector")}
 REQUIRED = "the following arguments are required: "
 
 
@@ -40,6 +44,9 @@ def explain(message: str, known: Sequence[str]) -> str:
     wrong_class, found = WRONG_CLASS.search(" ".join(message.split())), UNKNOWN.search(message)
     if wrong_class is not None:
         return f"{wrong_class['key']}.class_path: {wrong_class['name']} cannot be used: {wrong_class['reason']}"
+    no_class = NO_CLASS.search(" ".join(message.split()))
+    if no_class is not None and (choices := _choices(no_class["key"].rpartition(".")[2])):
+        return f"{_as_written(no_class['key'])[0]}: {no_class['name']} is unknown; choices: {', '.join(choices)}"
     if message.startswith(REQUIRED):
         return f"{message.removeprefix(REQUIRED)} must be given; --help tells how"
     if found is None:
@@ -51,6 +58,14 @@ def explain(message: str, known: Sequence[str]) -> str:
     close = next((c for part in mistaken if (c := _close(part, known))), [])
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return f"unknown key {key}{where}{hint} (--print_config shows every key)"
+
+
+def _choices(key: str) -> list[str]:
+    """Short names of the classes that a key takes."""
+    module, base = CHOICES.get(key, ("", ""))
+    if module not in sys.modules:
+        return []
+    return sorted(kind.__name__ for kind in getattr(sys.modules[module], base).__subclasses__())
 
 
 def _close(name: str, known: Sequence[str]) -> list[str]:

@@ -56,6 +56,15 @@ def test_explain__class_that_is_not_there(typed) -> None:
     assert explain(message, KNOWN) == "model.class_path: a.B cannot be used: No module named 'a'"
 
 
+def test_explain__name_of_no_class_tells_the_choices(typed) -> None:
+    import curation.selectors  # noqa: F401  (the pipeline has imported it before anything is parsed)
+
+    typed("curate", "--curation.select.method", "Randm")
+    message = 'Parser key "method": Does not validate: - Expected a dot import path string: Randm - Expected a None'
+    told = explain(message, [])
+    assert told.startswith("curation.select.method: Randm is unknown; choices: BalancedClusters, ")
+
+
 def test_explain__missing_argument(typed) -> None:
     typed()
     assert explain("the following arguments are required: size", KNOWN) == "size must be given; --help tells how"
