@@ -94,6 +94,7 @@ def _histograms(view: View, parts: Parts, share: bool = False) -> str | None:
                 _steps(axis, values[seen & mask], edges, colour, label, share)
             if not share:
                 axis.set_yscale("log")
+                axis.minorticks_off()  # a third of the time of drawing
                 axis.set_ylim(bottom=0.7)
             if place % 3 == 0:
                 axis.set_ylabel("% of the images" if share else "images")
@@ -106,10 +107,9 @@ def _histograms(view: View, parts: Parts, share: bool = False) -> str | None:
 
 
 def _steps(axis: Any, values: np.ndarray, edges: np.ndarray, colour: str, label: str, share: bool) -> None:
-    weights = np.full(len(values), 100 / max(1, len(values))) if share else None
-    options = {"bins": edges, "weights": weights, "color": colour}
-    axis.hist(values, histtype="stepfilled", alpha=0.3, label=label, **options)
-    axis.hist(values, histtype="step", lw=1.2, **options)
+    counts = np.histogram(values, edges)[0] * (100 / max(1, len(values)) if share else 1)
+    axis.stairs(counts, edges, fill=True, alpha=0.3, color=colour, label=label)
+    axis.stairs(counts, edges, lw=1.2, color=colour, zorder=3)
 
 
 def _threshold(view: View, name: str) -> float | None:

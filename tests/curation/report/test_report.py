@@ -273,6 +273,27 @@ def test_write_report__quotas_and_other_data_sets_are_rows_of_the_funnel(tmp_pat
     assert "Over the quota" in section(page, "domain") and "1 more left out by quotas" in section(page, "domain")
 
 
+def test_write_report__another_method_has_no_fronts_and_no_knees(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    for stage in ("ingest", "leakage", "duplicates", "text", "ood", "select"):
+        getattr(maker, stage)()
+    total = len(maker.keys)
+    rank, keep = np.full(total, -1), np.zeros(total, bool)
+    rank[maker.left], keep[maker.left[3:]] = np.arange(len(maker.left)), True
+    reasons = np.where(keep, "", "random").astype(object)
+    reasons[[2, 7, 8]], reasons[keep] = "duplicate", None
+    maker.part("select", maker.every, front=pa.nulls(total, pa.int32()), keep=keep,
+               removal_rank=pa.array(rank, mask=rank < 0), drop_reason=pa.array(reasons, pa.string()))  # fmt: skip
+    record = maker.space.stage_record("select") or {}
+    settings = {"method": {"kind": "random", "seed": 1}, "target_size": 6}
+    maker.finish("select", {**record["result"], "knees": [None] * 3}, print={**record["print"], "settings": settings})
+    page = write_report(maker.space.root).read_text()
+    titles = re.findall(r"<h3>(.*?)</h3>", section(page, "domain"))
+    assert titles == ["First removed", "Last removed", "First kept", "Last of all"]
+    assert "Rule: removed at random, by a seed, down to 6 images." in section(page, "selection")
+    assert "<img" not in section(page, "selection") and "removed by the method random" in page
+
+
 def test_write_report__many_reasons_of_refusal_are_cut_short(tmp_path: Path) -> None:
     maker = Maker(tmp_path)
     reasons = [f"server says {number}" for number in maker.every]
