@@ -2,19 +2,21 @@
 
 One loader process decodes and resizes for all encoders, one process embeds. The wall clock of a shared machine says
 little, so that each process is measured by its own CPU time: with a core for each, the slower of the two sets the pace,
-in the pass as alone.
+in the pass as alone. Alone means side by side without exchanging anything.
 """
 
 import io
 import os
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from curation.copy_descriptors import CopyDescriptor
 from curation.image_encoder import ImageEncoder
@@ -24,9 +26,15 @@ from curation.stage import Context, run_stage
 from curation.stages.embed import Embedder, embed_rows, image_reader
 from curation.stages.ingest import Index, Ingest
 from curation.workspace import Workspace
-from tests.tiny import Pixels
 
-ROWS, BATCH, BOUND = int(os.environ.get("PAS_ROWS", "600")), 32, 0.9
+ROWS, BATCH, TRIES, BOUND = int(os.environ.get("PAS_ROWS", "1024")), 32, 3, 0.9
+
+
+class Grid(nn.Module):
+    """Some pixels: a descriptor that costs nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, ::20, ::20].flatten(1)
 
 
 def photo(number: int) -> bytes:
@@ -55,68 +63,88 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
     return context
 
 
-def encoders(folder: Path, networks: dict[str, str]) -> dict[str, ImageEncoder]:
-    """Random timm models at 224 px, and a light TorchScript descriptor at SSCD's 320."""
+def encoders(folder: Path, networks: list[str]) -> dict[str, ImageEncoder]:
+    """A light TorchScript descriptor at SSCD's 320 px and another at 224, and random timm models."""
     import timm
 
     torch.manual_seed(0)
-    torch.jit.save(torch.jit.trace(Pixels(), torch.zeros(1, 3, 320, 320)), str(folder / "copy.pt"))
-    made: dict[str, ImageEncoder] = {"copy": CopyDescriptor.load(str(folder / "copy.pt"))}
-    for name, network in networks.items():
-        torch.save(timm.create_model(network).state_dict(), folder / f"{name}.pt")
-        made[name] = CopyDescriptor.load(f"timm:{network}", pretrained=str(folder / f"{name}.pt"))
+    torch.jit.save(torch.jit.trace(Grid(), torch.zeros(1, 3, 320, 320)), str(folder / "copy.pt"))
+    made: dict[str, ImageEncoder] = {
+        "copy": CopyDescriptor.load(str(folder / "copy.pt")), "small": CopyDescriptor.load(str(folder / "copy.pt"), 224)
+    }  # fmt: skip
+    for network in networks:
+        torch.save(timm.create_model(network).state_dict(), folder / f"{network}.pt")
+        made[network] = CopyDescriptor.load(f"timm:{network}", pretrained=str(folder / f"{network}.pt"))
     return made
 
 
-def cpu(who: int) -> float:
-    used = resource.getrusage(who)
-    return used.ru_utime + used.ru_stime
+def measured(work: Callable[[], None]) -> tuple[float, float, float]:
+    """CPU seconds of the child processes and of this one, and wall seconds."""
+    before = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
+    wall = time.perf_counter()
+    work()
+    wall = time.perf_counter() - wall
+    after = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
+    used = [b.ru_utime + b.ru_stime - a.ru_utime - a.ru_stime for a, b in zip(before, after, strict=True)]
+    return used[0], used[1], wall
+
+
+def run_beside(theirs: Callable[[], None], ours: Callable[[], None]) -> None:
+    """Runs one function in a child process and the other here."""
+    child = os.fork()
+    if child == 0:
+        theirs()
+        os._exit(0)
+    ours()
+    os.waitpid(child, 0)
 
 
 @pytest.mark.benchmark
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    "networks", [{"image": "test_vit3"}, {"image": "vit_tiny_patch16_224", "clipn": "resnet18"}],
-    ids=["light models", "heavy models"],
+    ("networks", "count"), [([], ROWS), (["vit_tiny_patch16_224", "resnet18"], ROWS // 4)],
+    ids=["slow decode", "slow model"],
 )  # fmt: skip
 def test_embed__as_fast_as_the_slower_of_decode_and_model(
-    context: Context, tmp_path: Path, networks: dict[str, str]
+    context: Context, tmp_path: Path, networks: list[str], count: int
 ) -> None:
     torch.set_num_threads(1)
     models = encoders(tmp_path, networks)
-    module, reader, rows = Embedder(models), image_reader(context), np.arange(ROWS)
+    module, reader, rows = Embedder(models), image_reader(context), np.arange(count)
     prepare = module.prepare()
 
-    for make in prepare.values():
-        make(reader.rgb(0))  # compiles
-    began = time.process_time()
-    pictures = {name: [] for name in prepare}
-    for row in rows.tolist():
-        image = reader.rgb(row)
-        for name, make in prepare.items():
-            pictures[name].append(make(image))
-    decode = time.process_time() - began
+    pictures: dict[str, np.ndarray] = {name: np.empty((0,)) for name in prepare}
 
-    batches = [
-        {name: torch.from_numpy(np.stack(made[first : first + BATCH])) for name, made in pictures.items()}
-        for first in range(0, ROWS, BATCH)
-    ]
-    with torch.inference_mode():
-        module.predict_step(batches[0], 0)
-        began = time.process_time()
-        for batch in batches:
+    def decode() -> None:
+        for row in rows.tolist():
+            image = reader.rgb(row)
+            for name, make in prepare.items():
+                made = make(image)
+                if not pictures[name].size:
+                    pictures[name] = np.empty((BATCH, *made.shape), np.uint8)
+                pictures[name][row % BATCH] = made
+
+    @torch.inference_mode()
+    def embed() -> None:
+        batch = {name: torch.from_numpy(made) for name, made in pictures.items()}
+        for _ in range(count // BATCH):
             module.predict_step(batch, 0)
-        model = time.process_time() - began
 
-    keys = context.workspace.index["key"].combine_chunks()
-    before, wall = [cpu(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)], time.perf_counter()
-    embed_rows(context, models, reader, rows, "embed", tmp_path / "out", keys, Loop(256, BATCH, 1))
-    wall = time.perf_counter() - wall
-    after = [cpu(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    embedding, loading = (late - early for late, early in zip(after, before, strict=True))
+    def together(number: int) -> tuple[float, float, float]:
+        """Both halves at once without exchanging anything, so that they disturb each other as much as in the pass."""
+        return measured(lambda: run_beside(decode, embed))
 
-    share = max(decode, model) / max(embedding, loading)
-    parts = {"decode alone": decode, "model alone": model, "in the pass": loading, "and": embedding, "wall": wall}
-    told = ", ".join(f"{part} {seconds / ROWS * 1e3:.2f}" for part, seconds in parts.items())
-    print(f"\n{ROWS} images of 500 x 375 px, {len(models)} encoders, ms an image: {told}; {share:.0%} of the slower")
+    def whole(number: int) -> tuple[float, float, float]:
+        keys, loop = context.workspace.index["key"].combine_chunks(), Loop(256, BATCH, 1)
+        folder = tmp_path / str(number)
+        return measured(lambda: embed_rows(context, models, reader, rows, "embed", folder, keys, loop))
+
+    decode(), embed()  # compiles
+    tries = [(together(number), whole(number)) for number in range(TRIES)]  # in turn; the fastest of each counts
+    halves, (loading, embedding, wall) = np.min(tries, axis=0)
+    share = max(halves[:2]) / max(embedding, loading)
+    parts = {"decode alone": halves[0], "model alone": halves[1], "in the pass": loading, "and": embedding,
+             "wall": wall}  # fmt: skip
+    told = ", ".join(f"{part} {taken / count * 1e3:.2f}" for part, taken in parts.items())
+    print(f"\n{count} images of 500 x 375 px, {len(models)} encoders, ms an image: {told}; {share:.0%} of the slower")
     assert share >= BOUND
