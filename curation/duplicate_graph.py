@@ -36,6 +36,7 @@ def find_groups(
     count = len(vectors)
     devices = gpus() if session.search_devices is None else session.search_devices
     if count >= approximate.exact_below and not devices:
+        folder = folder / "indexed"  # a GPU that goes on with it is exact, and cuts other tasks
         indexed = ApproximatePairs(vectors, threshold, k or LIST, approximate, folder, f"curation.{title}.approximate")
         looked_up = lookup_blocks(count)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import curation.similar_pairs as similar_pairs
+from curation import approximate_pairs
 from curation.duplicate_graph import find_groups, read_groups, run_tasks, task_file
 from curation.duplicates import NoDirection, duplicate_groups
 from curation.embeddings import Embeddings
@@ -40,6 +41,18 @@ def test_find_groups__too_little_memory_for_an_index_is_named(tmp_path: Path) ->
     settings = Approximate(exact_below=10, index_gb=1e-9)
     with pytest.raises(ValueError, match=r"curation.duplicates.approximate.index_gb is 1e-09: .* at least"):
         find_groups(SESSION, tmp_path, Embeddings([rows()]), 0.9, None, settings, "duplicates")
+
+
+def test_find_groups__an_exact_search_takes_over_nothing_of_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approximate_pairs, "QUERIES", 8)
+    vectors = Embeddings([rows()])
+    find_groups(SESSION, tmp_path, vectors, 0.95, None, Approximate(exact_below=10), "duplicates")
+    # As on a machine with a GPU, where what a CPU had begun goes on: the search is exact for any number.
+    groups, how = find_groups(SESSION, tmp_path, vectors, 0.95, None, Approximate(), "duplicates")
+    assert how == {}
+    np.testing.assert_array_equal(groups, duplicate_groups(vectors, 0.95))
 
 
 def test_run_tasks__only_what_is_missing(tmp_path: Path) -> None:
