@@ -2,13 +2,15 @@
 
 import logging
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader, Dataset
 
@@ -55,6 +57,29 @@ class _Nothing(LightningModule):
         return 0
 
 
+class _EndAtSigterm(Callback):
+    """SIGTERM ends this process in a loop as it does outside, and with it the ranks that the launcher started.
+
+    Lightning's own handler only notes the signal, for its training loop to see, and with several ranks waits for the
+    others in it. Nothing but the chunks in flight is lost.
+    """
+
+    def __init__(self, launcher: Any) -> None:
+        self.launcher, self.before = launcher, signal.getsignal(signal.SIGTERM)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._end)  # until Lightning puts back what was there before the loop
+            if trainer.received_sigterm:
+                self._end(signal.SIGTERM, None)
+
+    def _end(self, signum: int, frame: Any) -> None:
+        if self.launcher is not None:
+            self.launcher.kill(signum)
+        signal.signal(signum, self.before)
+        signal.raise_signal(signum)
+
+
 @dataclass
 class Session:
     """The ranks of one run. Every rank runs the same program; Trainers made here share one process group."""
@@ -65,6 +90,7 @@ class Session:
     strategy: Any = "auto"
     precision: str = "32-true"
     _started: bool = field(default=False, init=False)
+    _launcher: Any = field(default=None, init=False)  # of the trainer that started the other ranks
 
     def __post_init__(self) -> None:
         self.devices, self.num_nodes = launched_devices(self.devices, self.num_nodes)
@@ -73,7 +99,7 @@ class Session:
                 f"curation.precision is {self.precision!r}; use '32-true' (default), 'bf16-mixed' or '16-mixed'"
             )
 
-    def trainer(self, **options: Any) -> Trainer:
+    def trainer(self, callbacks: Sequence[Callback] = (), **options: Any) -> Trainer:
         """A Trainer for one prediction loop on this run's devices; quiet, without files of its own."""
         for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -91,6 +117,7 @@ class Session:
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
+            callbacks=[*callbacks, _EndAtSigterm(self._launcher)],
             **options,
         )
 
@@ -113,6 +140,7 @@ class Session:
         trainer = self.trainer()
         if trainer.world_size > 1:
             trainer.predict(_Nothing(), DataLoader(cast(Dataset[int], [0])), return_predictions=False)
+            self._launcher = trainer.strategy.launcher
 
     @property
     def rank(self) -> int:

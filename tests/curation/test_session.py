@@ -1,6 +1,16 @@
 """Ranks and what they share."""
 
+import os
+import select
+import signal
+import subprocess
+from pathlib import Path
+
 import pytest
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from torch.utils.data import DataLoader
 
 from curation.session import Session, launched_devices
 
@@ -96,3 +106,52 @@ def test_session__an_error_on_rank_zero_ends_all(two_ranks) -> None:
         session.barrier()  # and both can still meet
 
     two_ranks(work)
+
+
+class EndAtTwo(LightningModule):
+    """Notes the batches that it sees, and at the second one gets the signal that `kill` sends."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def predict_step(self, batch: int, batch_idx: int) -> int:
+        with self.path.open("a") as file:
+            file.write(f"{batch} ")
+        if batch == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_session__sigterm_ends_a_loop_and_the_ranks_that_it_started(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        launcher = _SubprocessScriptLauncher(LightningEnvironment(), 2, 1)
+        launcher.procs = [subprocess.Popen(["sleep", "60"], pass_fds=[writing])]  # in the place of a rank
+        session = Session(accelerator="cpu")
+        session._launcher = launcher
+        loader: DataLoader = DataLoader([1, 2, 3], batch_size=None)  # type: ignore[arg-type]
+        session.trainer().predict(EndAtTwo(tmp_path / "seen"), loader, return_predictions=False)
+        os._exit(0)
+    os.close(writing)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+    assert (tmp_path / "seen").read_text() == "1 2 "
+    assert select.select([reading], [], [], 10)[0] == [reading]  # at its end: nobody is left who could write
+    os.close(reading)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_session__a_loop_leaves_the_signals_as_they_were() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    during: list[object] = []
+
+    class Look(LightningModule):
+        def predict_step(self, batch: int, batch_idx: int) -> int:
+            during.append(signal.getsignal(signal.SIGTERM))
+            return batch
+
+    loader: DataLoader = DataLoader([1], batch_size=None)  # type: ignore[arg-type]
+    Session(accelerator="cpu").trainer().predict(Look(), loader, return_predictions=False)
+    assert during[0] != before == signal.getsignal(signal.SIGTERM)
