@@ -1,6 +1,7 @@
 """Three scores that say how far an image is from the domain."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -85,8 +86,11 @@ class Ood(Stage):
         return session.on_zero(lambda: self._score(context, features, bank, general))
 
     def _features(self, context: Context) -> TextFeatures:
-        model = self._settings(context).identity()
-        weights = model["files"] or [model["name"], model["pretrained"]]
+        settings = self._settings(context)
+        model = settings.identity()
+        # A folder's files hold all of the model; beside a file of weights the architecture decides, such as its GELU.
+        folder = Path(resolve(settings.model).removeprefix("local-dir:")).is_dir()
+        weights = model["files"] if folder else [model["name"], model["files"] or model["pretrained"]]
         identity = {"weights": weights, **self.identity(context), "templates": self._templates(),
                     "precision": context.session.precision}  # fmt: skip
         return TextFeatures(context.workspace.stage_folder(self.name) / FEATURES, identity)

@@ -83,6 +83,19 @@ def test_ood__concepts_that_are_there_are_not_embedded_again(tmp_path: Path, cli
     assert len(after) == 2 and before.items() < after.items()
 
 
+def test_ood__concepts_are_kept_for_one_architecture(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pt"
+    weights.write_bytes(b"the same file, which both architectures can load")
+
+    def folder(name: str) -> Path:
+        stages: dict[str, Any] = {"embed": Embed(clipn=ImageText(name, str(weights)))}
+        return (
+            Ood()._features(Context(Workspace(tmp_path), Session(accelerator="cpu"), "x", "", None, 0, stages)).folder
+        )
+
+    assert folder("ViT-B-16") == folder("ViT-B-16") != folder("ViT-B-16-quickgelu")
+
+
 def test_ood__an_embedding_that_is_nan_is_named(tmp_path: Path, clip: Path) -> None:
     images = unit_rows(7, 0)
     images[3, 2] = np.nan
