@@ -280,7 +280,7 @@ def full_manifest(workspace: Path) -> Path:
 
 def workspace_of(source: str | Path | None) -> Path | None:
     """The workspace whose data set a manifest is, None for any other source of images."""
-    path = Path(source) if source is not None else Path()
+    path = Path(source or "").resolve()  # it may be given from within its folder, or be a link
     inside = path.name == "manifest.parquet" and path.parent.parent.name == "dataset"
     root = path.parent.parent.parent
     return root if inside and (root / "workspace.json").exists() else None

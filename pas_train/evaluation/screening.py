@@ -24,6 +24,7 @@ def origin_of_source(source: Path | None, identity: str) -> dict[str, Any]:
 
     The checksum is that of the images alone: a manifest that was made anew may hold other scores of the same images.
     """
+    source = None if source is None else source.resolve()
     workspace = commands.workspace_of(source)
     inside = source is not None and workspace is not None and source.is_file()
     return {
@@ -54,12 +55,23 @@ def origin_of_checkpoint(checkpoint: dict[str, Any], path: Path) -> dict[str, An
     origin: dict[str, Any] | None = checkpoint.get(KEY)
     if origin is None and home is not None:  # of a run before checkpoints remembered it
         data = (read_json(path.resolve().parents[1] / "results.json") or {}).get("data")
-        source = data and Path(data["source"])
-        origin = data and {**origin_of_source(source, data["identity"]), "images": None}
+        source = data and _manifest(Path(data["source"]), data["identity"], home)
+        return data and {**origin_of_source(source, data["identity"]), "images": None}
     if origin is None or origin["workspace"] is None or home is None:
         return origin
-    moved = home / Path(origin["source"]).relative_to(origin["workspace"])
-    return {**origin, "source": str(moved), "workspace": str(home)} if moved.exists() else origin
+    source = _manifest(Path(origin["source"]), origin["identity"], home)
+    return {**origin, "source": str(source), "workspace": str(source.parents[2])}
+
+
+def _manifest(source: Path, identity: str, home: Path) -> Path:
+    """A run's manifest: that of its name in the workspace that the run lies in, where it is the same or alone there.
+
+    The data set of another workspace may have the same name.
+    """
+    own = home / "dataset" / source.parent.name / source.name
+    if source.parent.parent.name != "dataset" or not own.is_file():
+        return source
+    return own if not source.is_file() or sha256_file(own) == identity else source
 
 
 def _workspace_above(path: Path) -> Path | None:

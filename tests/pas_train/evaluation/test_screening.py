@@ -136,6 +136,31 @@ def test_origin_of_checkpoint__without_an_entry_by_its_run_or_from_outside(sets:
     assert origin_of_checkpoint({}, sets / "last.ckpt") is None
 
 
+def test_origin_of_checkpoint__data_set_of_another_workspace(sets: Path, manifest: Path) -> None:
+    origin = trained_on(manifest)
+    own = save_workspace(sets / "own")  # where the run lies: it has a data set of the same name
+    write_table(own.manifest(), pa.table({"sha256": ["sum-7"]}))
+    checkpoint = own.root / "training" / "run" / "checkpoints" / "last.ckpt"
+    assert origin_of_checkpoint({"data_set": origin}, checkpoint) == origin
+
+
+def test_origin_of_checkpoint__without_an_entry_after_a_move(sets: Path, manifest: Path) -> None:
+    identity = trained_on(manifest)["identity"]
+    write_json(sets / "ws/training/run/results.json", {"data": {"source": str(manifest), "identity": identity}})
+    (sets / "ws").rename(sets / "moved")
+    found = origin_of_checkpoint({}, sets / "moved" / "training" / "run" / "checkpoints" / "last.ckpt")
+    assert found is not None and found["workspace"] == str(sets / "moved")
+
+
+@pytest.mark.parametrize("source", ["manifest.parquet", "../full/manifest.parquet", "link.parquet"])
+def test_origin_of_source__however_the_manifest_is_named(
+    sets: Path, manifest: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (manifest.parent / "link.parquet").symlink_to(manifest)
+    monkeypatch.chdir(manifest.parent)
+    assert origin_of_source(Path(source), sha256_file(manifest)) == trained_on(manifest)
+
+
 def test_screen__manifest_of_the_same_images_with_other_scores(sets: Path, manifest: Path) -> None:
     origin = trained_on(manifest)
     write_table(manifest, pa.table({"sha256": ["sum-4", "sum-3"], "leak_similarity": [0.1, 0.2]}))
