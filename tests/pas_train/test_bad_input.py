@@ -244,6 +244,7 @@ def test_evaluate__image_that_cannot_be_read(home: Path, fitted: Path, tmp_path:
     (tmp_path / "test" / "class-0" / "a.png").write_bytes(b"<html>404" * 20)
     more = ["--ckpt_path", last(fitted)]
     sets = f"[{{name: a, train: {home}/train, test: {tmp_path}/test}}]"
+    more += ["--evaluation.allow_unscreened", "true"]  # the damaged file is another one than was screened
     said = refused(capsys, "evaluate", home, fitted, *more, "--evaluation.datasets", sets)
     assert f"evaluation image {tmp_path}/test/class-0/a.png cannot be used (not_an_image); repair or remove it" in said
 
