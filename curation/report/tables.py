@@ -168,12 +168,17 @@ def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def accuracies(path: Path) -> list[dict[str, Any]]:
-    """One row per data set and protocol of a results.json: top-1 in percent for each backbone, None where not made."""
-    rows = []
-    for name, backbones in ((read_json(path) or {}).get("evaluation") or {}).items():
+    """One row per data set and protocol of a results.json: top-1 in percent for each backbone, None where not made.
+
+    screened: False where test images are not known to have been kept out of the training.
+    """
+    rows, results = [], read_json(path) or {}
+    screening = results.get("screening") or {}
+    for name, backbones in (results.get("evaluation") or {}).items():
         protocols = [key for key in PROTOCOLS if any(key in figures for figures in backbones.values())]
         for protocol in protocols:
             figures = {key: (backbones.get(key, {}).get(protocol) or {}).get("top1") for key in BACKBONES}
             top1 = {key: None if value is None else 100 * value for key, value in figures.items()}
-            rows.append({"data_set": name, "protocol": PROTOCOLS[protocol], "top1": top1})
+            screened = screening.get(name, {}).get("screened", True)
+            rows.append({"data_set": name, "protocol": PROTOCOLS[protocol], "top1": top1, "screened": screened})
     return rows

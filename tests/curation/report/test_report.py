@@ -138,7 +138,9 @@ class Maker:
             "untrained": {"knn": {"top1": 0.5}},
             "pixels": {"knn": {"top1": 0.25}},
         }
-        write_json(folder / "results.json", {"run": "r", "evaluation": {"fruits": figures}})
+        evaluation = {"fruits": figures, "birds": {"trained": {"knn": {"top1": 0.5}}}}
+        screening = {"fruits": {"screened": True}, "birds": {"screened": False}}
+        write_json(folder / "results.json", {"run": "r", "screening": screening, "evaluation": evaluation})
         answer = {"images": 13, "leaks": {"planted": 4, "found": 3}, "auroc": {"ood": {"all": 0.98765, "words": None}},
                   "broken": {"total": 2, "by_case": {"empty": {"empty": 1}, "cut": {"truncated": 1}}}}  # fmt: skip
         write_json(self.space.root / "columns" / "answer.json", answer)
@@ -185,6 +187,8 @@ def test_write_report__finished_workspace_shows_every_section(finished: Path) ->
     assert '<td>ood</td><td class="n">0.988</td><td class="n">–</td>' in section(page, "answer")
     assert "75.0 %" in section(page, "training") and "+25.0" in section(page, "training")
     assert "image/svg+xml" in section(page, "training")
+    assert "<td>fruits</td>" in section(page, "training")
+    assert re.findall(r"<td>birds <span[^>]*>not screened</span></td>", section(page, "training"))
 
 
 def test_write_report__shows_the_leakage_certificate(finished: Path) -> None:
