@@ -129,13 +129,17 @@ def front_matter(title: str, domain: str, counted: Counted, checksum: str) -> st
     tags = ["image", "self-supervised-learning", "pretraining", domain]
     tags += ["synthetic"] if counted.by_source["synthetic"] else []
     lines = [
-        "---", f"pretty_name: {json.dumps(title)}", "license: other", "license_name: see-each-row",
-        "task_categories:", "- image-feature-extraction", "tags:", *[f"- {json.dumps(tag)}" for tag in tags],
+        "---", f"pretty_name: {_quoted(title)}", "license: other", "license_name: see-each-row",
+        "task_categories:", "- image-feature-extraction", "tags:", *[f"- {_quoted(tag)}" for tag in tags],
         "size_categories:", f"- {size_category(counted.total)}",
         "configs:", "- config_name: default", f"  description: manifest {checksum}",
         "  data_files:", "  - split: train", "    path: manifest.parquet", "---",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)  # YAML knows no pairs of surrogates
 
 
 def size_category(images: int) -> str:
