@@ -13,6 +13,7 @@ import torch
 
 from curation.arrays import like, to_numpy
 from curation.embeddings import Embeddings
+from curation.products import exact_products
 
 Vectors = np.ndarray | Embeddings
 
@@ -77,7 +78,8 @@ class NearestTests:
         norm = float(left.norm(dim=1).max()) if len(rows) else 0.0
         for first, tests, right in self._blocks():
             product = self._tile(len(left), len(right))
-            torch.mm(left, right.T, out=product)
+            with exact_products():
+                torch.mm(left, right.T, out=product)
             # Rounding of D products and their sum is at most this for either of two values that are compared.
             error = 2 * (rows.shape[1] + 2) * 2.0**-23 * norm * float(right.norm(dim=1).max())
             added = None
@@ -131,7 +133,8 @@ def background_similarity(
         left = torch.from_numpy(rows).to(device)
         top = torch.empty((len(rows), 0), device=left.device)
         for _, part in blocks(others, block, "background"):
-            product = left @ torch.from_numpy(part).to(device).T
+            with exact_products():
+                product = left @ torch.from_numpy(part).to(device).T
             top = torch.cat([top, product.topk(min(neighbours, product.shape[1]), dim=1).values], dim=1)
             top = top.topk(min(neighbours, top.shape[1]), dim=1).values
         means[first : first + len(rows)] = top.double().mean(dim=1).cpu().numpy()

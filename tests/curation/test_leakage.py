@@ -101,6 +101,18 @@ def test_max_similarity__same_bits_for_every_block_and_thread_count() -> None:
         torch.set_num_threads(before)
 
 
+def test_max_similarity__products_are_as_exact_as_their_bound_supposes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, mm = [], torch.mm
+    monkeypatch.setattr(torch, "mm", lambda *a, **k: (seen.append(torch.get_float32_matmul_precision()), mm(*a, **k)))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")  # TF32 on a GPU, whose errors are a thousand times the bound
+    try:
+        max_similarity(unit_rows(5, 0), unit_rows(4, 1))
+        assert seen == ["highest"] and torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.parametrize("block", [3, 4096])
 def test_nearest_tests__offsets_decide(block: int) -> None:
     pool, tests = unit_rows(20, 0), unit_rows(9, 1)
