@@ -27,7 +27,7 @@ def embed_sets(context: Context, folder: Path, sets: dict[str, Path], batch_size
     space = Workspace(folder)
 
     def index() -> None:
-        indexed = {name: index_set(name, path.resolve(), key) for name, path in sets.items()}
+        indexed = {name: index_set(name, path.absolute(), key) for name, path in sets.items()}
         tables = [table.replace_schema_metadata(None) for table, _ in indexed.values()]
         space.write_index(pa.concat_tables(tables), {name: place for name, (_, place) in indexed.items()})
         (space.index_folder / "stage.json").write_text("{}")

@@ -138,6 +138,14 @@ def test_leakage__csv_of_paths(home: Path, tmp_path: Path) -> None:
     assert found["leaks_from"][5] == "listed/birds/class/5.png" and found["leaks"].count(True) == 1
 
 
+def test_leakage__csv_that_is_a_link_elsewhere(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "x.csv").write_text("path\nbirds/class/5.png\n")
+    (home / "linked.csv").symlink_to(tmp_path / "store" / "x.csv")
+    found = screen(home, saved(home, tmp_path), {"listed": str(home / "linked.csv")})
+    assert found["leaks_from"][5] == "listed/birds/class/5.png"
+
+
 def test_leakage__normalised_score_has_its_own_threshold(home: Path, tmp_path: Path) -> None:
     space = saved(home, tmp_path)
     found = screen(home, space, score_normalisation=ScoreNormalisation(0.5, beta=0.0))
