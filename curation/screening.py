@@ -30,7 +30,8 @@ def write_certificate(folder: Path, tests: Workspace, paths: dict[str, str], set
     write_table(folder / SCREENED, images)
     columns = read_parts(folder)
     leaks = columns["leaks"].to_numpy(zero_copy_only=False).astype(bool)
-    removed = Counter(name.partition("/")[0] for name in columns["leaks_from"].filter(pa.array(leaks)).to_pylist())
+    decides = "leak_score_from" if "leak_score_from" in columns.column_names else "leaks_from"
+    removed = Counter(name.partition("/")[0] for name in columns[decides].filter(pa.array(leaks)).to_pylist())
     similarity = columns["leak_similarity"].to_numpy()
     sets = [{**_set(name, path, images), "removed": removed[name]} for name, path in paths.items()]
     marks = sorted({*THRESHOLDS, settings["threshold"]})

@@ -146,6 +146,17 @@ def test_leakage__csv_that_is_a_link_elsewhere(home: Path, tmp_path: Path) -> No
     assert found["leaks_from"][5] == "listed/birds/class/5.png"
 
 
+def test_leakage__set_whose_normalised_score_decided_counts_the_removal(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = saved(home, tmp_path)
+    monkeypatch.setattr(ScoreNormalisation, "offsets", lambda *_: np.array([-9, -9, 0, 0, 0], np.float32))
+    found = screen(home, space, score_normalisation=ScoreNormalisation(-1.0))
+    assert found["leaks_from"][5].startswith("birds/") and found["leak_score_from"][5].startswith("food/")
+    certificate = read_certificate(space)
+    assert certificate is not None and [entry["removed"] for entry in certificate["tests"]] == [0, COUNT]
+
+
 def test_leakage__normalised_score_has_its_own_threshold(home: Path, tmp_path: Path) -> None:
     space = saved(home, tmp_path)
     found = screen(home, space, score_normalisation=ScoreNormalisation(0.5, beta=0.0))
