@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.embeddings import Embeddings
-from curation.workspace import Workspace
+from curation.workspace import Workspace, part_files
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,16 @@ class Candidates:
 
     def embeddings(self, name: str) -> Embeddings:
         """The unit vectors [n, D] that the embed stage stored as `name` (image, copy or clipn), still on disk."""
+        folder = self.workspace.stage_folder("embed")
+        if part_files(folder) and not any(folder.glob(f"part-*.{name}.npy")):
+            raise ValueError(
+                f"{folder} holds no {name!r} embeddings; choose another `embedding` for the method, or run `curate` "
+                f"with curation.embed.{name}"
+            )
         rows, stored = self.workspace.embeddings("embed", name)
         places = np.searchsorted(rows, self.rows)
         if len(places) and (places.max() >= len(rows) or (rows[places] != self.rows).any()):
-            raise ValueError(
-                f"{self.workspace.stage_folder('embed')} lacks images; run `curate` with this config again"
-            )
+            raise ValueError(f"{folder} lacks images; run `curate` with this config again")
         return stored.take(places)
 
 

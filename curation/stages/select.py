@@ -60,6 +60,12 @@ class Select(Stage):
             raise ValueError(f"curation.select.target_size must be at least 1, got {self.target_size}")
         self.quotas.check("curation.select")
         self.selector.check("curation.select.method")
+        embed = context.stages.get("embed")
+        if embed and getattr(self.selector, "embedding", None) == "clipn" and getattr(embed, "clipn", None) is None:
+            raise ValueError(
+                "curation.select.method.embedding is clipn, but curation.embed.clipn is null: take image or copy, or "
+                "give that encoder"
+            )
         if self.target_size is None and not self.selector.cuts:
             threshold = " or curation.select.method.threshold" if hasattr(self.selector, "threshold") else ""
             raise ValueError(

@@ -14,6 +14,7 @@ from curation.selectors import BalancedClusters, ClipScore, OneScore, Random, Se
 from curation.session import Session
 from curation.sizes import write_size
 from curation.stage import Context, run_stage
+from curation.stages.embed import Embed
 from curation.stages.select import Select
 from curation.workspace import Workspace, write_part
 from datamodules.descriptions import INDEX_SCHEMA
@@ -154,6 +155,16 @@ def test_select__wrong_settings(space: Workspace, settings: dict[str, Any], said
     with pytest.raises(ValueError, match=said):
         run(space, **settings)
     assert not space.manifest().exists()
+
+
+def test_select__a_method_on_embeddings_that_nobody_stores(space: Workspace) -> None:
+    select = Select(method=BalancedClusters(embedding="clipn"), target_size=5)
+    stages: dict[str, Any] = {"embed": Embed(), "select": select}
+    with pytest.raises(ValueError, match=r"^curation\.select\.method\.embedding is clipn, but curation\.embed\.clipn"):
+        select.check(Context(space, Session(accelerator="cpu"), "x", "", None, stages=stages))
+    run(space)
+    with pytest.raises(ValueError, match=r"embed holds no 'clipn' embeddings; choose another `embedding`"):
+        write_size(space, 5, "five", BalancedClusters(embedding="clipn"))
 
 
 @pytest.mark.parametrize("count", [1, 2])
