@@ -68,25 +68,27 @@ class SharedBatches:
     """Memory in which a loader's worker hands its batches over; a batch that was used gives its memory to a later one.
 
     Fresh shared memory costs a worker more than the copy into it: the kernel clears every page, 0.4 ms an image.
+    Batches of any size share it, else the last ones of the chunks would hold a piece for each of their sizes.
     """
 
     def __init__(self) -> None:
         self.used = torch.zeros(1, dtype=torch.int64).share_memory_()  # batches that the main process is through with
-        self.held: list[tuple[int, Tensor]] = []  # of this worker: number of the batch, memory
+        self.held: list[tuple[int, Tensor]] = []  # of this worker: number of the batch, memory uint8 [bytes]
 
     def stack(self, arrays: list[np.ndarray], number: int) -> Tensor:
         """Arrays of one shape and type as a shared tensor [n, ...] of the batch of that number."""
-        like = torch.from_numpy(arrays[0])
-        shape, through = (len(arrays), *like.shape), int(self.used)
-        free = (
-            place for place, (owner, memory) in enumerate(self.held)
-            if owner < through and memory.shape == shape and memory.dtype == like.dtype
-        )  # fmt: skip
-        place = next(free, None)
-        memory = torch.empty(shape, dtype=like.dtype).share_memory_() if place is None else self.held.pop(place)[1]
-        np.stack(arrays, out=memory.numpy())
+        like, through = torch.from_numpy(arrays[0]), int(self.used)
+        size = len(arrays) * like.nbytes
+        free = [place for place, (owner, _) in enumerate(self.held) if owner < through]
+        fits = [place for place in free if self.held[place][1].nbytes >= size]
+        place = min(fits or free, key=lambda place: self.held[place][1].nbytes, default=None)
+        memory = None if place is None else self.held.pop(place)[1]  # what is too small is let go
+        if memory is None or memory.nbytes < size:
+            memory = torch.empty(size, dtype=torch.uint8).share_memory_()
+        batch = memory[:size].view(like.dtype).view(len(arrays), *like.shape)
+        np.stack(arrays, out=batch.numpy())
         self.held.append((number, memory))
-        return memory
+        return batch
 
 
 def _stack(arrays: list[np.ndarray]) -> Tensor:
