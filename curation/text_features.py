@@ -85,6 +85,14 @@ class TextFeatures:
 
         def write(number: int, rows: np.ndarray, outputs: dict[str, Any]) -> None:
             concepts = [words[row] for row in rows]
+            for tower in TOWERS:
+                finite = np.isfinite(outputs[tower]).all(axis=1)
+                if not finite.all():
+                    raise ValueError(
+                        f"curation.ood: the embedding of the concept {concepts[int(finite.argmin())]!r} by the {tower} "
+                        "tower is not finite; if curation.precision is 16-mixed, set it to 32-true or bf16-mixed, else "
+                        "the model's weights are damaged: get them again"
+                    )
             columns = {tower: _vectors(outputs[tower]) for tower in TOWERS}
             write_table(self.folder / f"{fingerprint(concepts)}.parquet", pa.table({"concept": concepts, **columns}))
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import curation.text_features
+from curation.clipn import NoBranch
 from curation.encoders import ImageTextEncoder, embed_words
 from curation.session import Session
 from curation.text_features import TextFeatures
@@ -70,6 +71,16 @@ def test_text_features__goes_on_where_it_was_stopped(tmp_path: Path, encoder: Im
             path.unlink()
     embed(store, encoder, WORDS)
     assert bytes_of(store) == bytes_of(whole) and kept.stat().st_mtime_ns == time
+
+
+def test_text_features__what_is_not_finite_is_named_and_not_kept(tmp_path: Path) -> None:
+    damaged = ImageTextEncoder.load(str(save_clip(tmp_path / "clip")))
+    assert isinstance(damaged.no_branch, NoBranch)
+    damaged.no_branch.prompt_no.data.fill_(np.inf)
+    store = TextFeatures(tmp_path / "store", {})
+    with pytest.raises(ValueError, match=r"^curation\.ood: .* concept 'thing 0' by the no tower .*precision .*weights"):
+        embed(store, damaged, WORDS)
+    assert store.missing(WORDS) == WORDS
 
 
 def test_text_features__two_ranks_write_the_same_files(tmp_path: Path, encoder: ImageTextEncoder, two_ranks) -> None:
