@@ -52,6 +52,11 @@ def write_size(
     if size is not None:
         size_within(size, len(admitted), option, quotas)
     choice = choose(ranking.order, admitted, ranking.cut, size)
+    if not choice.keep.any():
+        raise ValueError(
+            f"--method {type(method).__name__} keeps none of the {len(left)} images; choose another threshold, or give "
+            "--size"
+        )
     keep = np.zeros(ledger.num_rows, bool)
     keep[left.rows] = choice.keep
     if method is not None:

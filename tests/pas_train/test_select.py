@@ -128,3 +128,10 @@ def test_select__settings_of_the_stage_and_of_the_command_are_told_alike(space: 
     assert select(space, "--size", 5) == 0
     told = json.loads((space.dataset_folder("size-5") / "selection.json").read_text())
     assert told["method"]["kind"] == stage.selector.kind and told["size"] == stage.target_size
+
+
+def test_select__a_threshold_that_keeps_nothing_is_refused(space: Workspace, capsys: Said) -> None:
+    assert select(space, "--method", "OneScore", "--method.threshold", -1.0) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--method OneScore keeps none of the 59 images; choose another threshold" in said
+    assert not space.dataset_folder("one-score").exists()
