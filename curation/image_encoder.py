@@ -39,7 +39,7 @@ class Prepare:
         if self.crop:
             left, top = round((wide - self.size) / 2), round((high - self.size) / 2)
             right, bottom = left + self.size, top + self.size
-        if self.resampling in SUPPORT and left >= 0 and top >= 0:
+        if self.resampling in SUPPORT and min(left, top) >= 0 and right <= wide and bottom <= high:
             return resize(rgb, (wide, high), (left, top, right, bottom), self.resampling)
         image = Image.fromarray(rgb).resize((wide, high), self.resampling).crop((left, top, right, bottom))
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
