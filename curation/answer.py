@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 
 from curation.ledger import read_ledger
 from curation.workspace import Workspace
-from datamodules.files import write_json
+from datamodules.files import read_json, write_json
 
 OUTSIDE = ("ood", "ood_text", "text_only")
 INSIDE = ("photo", "duplicate")
+OF = "manifest_sha256"  # in answer.json: what the figures are of
 
 
 def judge(workspace: Workspace, truth: Path) -> dict[str, Any]:
@@ -26,8 +27,19 @@ def judge(workspace: Workspace, truth: Path) -> dict[str, Any]:
     answer = pq.read_table(truth)
     figures = score_against_answer(read_ledger(workspace), answer)
     figures["data_sets"] = score_data_sets(workspace, answer) or None
-    write_json(workspace.root / "columns" / "answer.json", figures)
+    write_json(workspace.root / "columns" / "answer.json", {**figures, OF: _selected(workspace)})
     return figures
+
+
+def read_answer(workspace: Workspace) -> dict[str, Any]:
+    """The figures that `judge` kept, empty where there are none of the present selection."""
+    figures = read_json(workspace.root / "columns" / "answer.json") or {}
+    return figures if figures.pop(OF, None) in (None, _selected(workspace)) else {}
+
+
+def _selected(workspace: Workspace) -> str | None:
+    """SHA-256 of the manifest of the present selection."""
+    return (workspace.current_record("select") or {}).get("result", {}).get("manifest_sha256")
 
 
 def score_data_sets(workspace: Workspace, truth: pa.Table) -> dict[str, dict[str, Any]]:

@@ -326,16 +326,16 @@ def checksums_of_sets(folders: dict[str, Path]) -> set[str]:
 
 def data_set_figures(workspace: Path) -> dict[str, Any]:
     """The funnel, the selection's result, and the figures against a known answer, of a finished workspace."""
+    from curation.answer import read_answer
     from curation.ledger import funnel, read_ledger
     from curation.workspace import Workspace
-    from datamodules.files import read_json
 
     space = Workspace(workspace)
     record = space.stage_record("select") or {}
     return {
         "funnel": funnel(read_ledger(space)),
         "result": record.get("result", {}),
-        "answer": read_json(workspace / "columns" / "answer.json"),
+        "answer": read_answer(space),
     }
 
 

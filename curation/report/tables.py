@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation.answer import read_answer
 from curation.card_text import selected
 from curation.ledger import funnel
 from curation.report.view import View
@@ -99,7 +100,7 @@ class Facts:
 
 def answer(view: View) -> list[Facts]:
     """The figures against a known answer, one small table for each group of them."""
-    figures = read_json(view.space.root / "columns" / "answer.json") or {}
+    figures = read_answer(view.space)
     alone = {name: value for name, value in figures.items() if not isinstance(value, dict)}
     tables = [table for name, value in figures.items() if isinstance(value, dict) for table in _facts(name, value)]
     return [*_facts("pool", alone), *tables]

@@ -5,10 +5,9 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from curation.answer import judge, score_against_answer
+from curation.answer import judge, read_answer, score_against_answer
 from curation.workspace import write_table
-from datamodules.files import read_json
-from tests.curation.small_workspace import save_workspace
+from tests.curation.small_workspace import finish, save_workspace
 
 # key: kind, group of copies
 TRUTH = {
@@ -118,7 +117,17 @@ def test_judge__every_data_set_whichever_method_chose_it(tmp_path: Path) -> None
         "full": {"images": 2, "share_in_domain": 1.0, "duplicate": 1, "ood": 0, "photo": 1},
         "random-2": {"images": 2, "share_in_domain": 0.5, "duplicate": 0, "ood": 1, "photo": 1},
     }  # fmt: skip
-    assert read_json(tmp_path / "columns" / "answer.json") == figures
+    assert read_answer(space) == figures
+
+
+def test_read_answer__only_of_the_present_selection(tmp_path: Path) -> None:
+    space = save_workspace(tmp_path)
+    write_table(tmp_path / "truth.parquet", truth())
+    finish(space, "select", result={"manifest_sha256": "this"})
+    figures = judge(space, tmp_path / "truth.parquet")
+    assert read_answer(space) == figures
+    finish(space, "select", result={"manifest_sha256": "another"})
+    assert read_answer(space) == {}
 
 
 def test_kept__by_kind() -> None:
