@@ -34,14 +34,14 @@ def draw_one(
         best = np.full(len(names), worse[drawn].max(), worse.dtype)
         np.minimum.at(best, group[drawn], worse[drawn])
         drawn = drawn[worse[drawn] == best[group[drawn]]]
-    words = _hashes(keys, drawn, seed)
+    words = hashes(keys, drawn, seed)
     order = np.lexsort((*words.T[::-1], group[drawn]))
     first = order[np.flatnonzero(np.diff(group[drawn][order], prepend=-1))]
     chosen[group[drawn[first]]] = drawn[first]
     return chosen[group]
 
 
-def _hashes(keys: Sequence[str] | pa.Array, rows: np.ndarray, seed: int) -> np.ndarray:
+def hashes(keys: Sequence[str] | pa.Array, rows: np.ndarray, seed: int) -> np.ndarray:
     """uint64 [n, 4]: SHA-256 of seed and key of some rows, in the order of its bytes."""
     words = np.empty((len(rows), 4), np.uint64)
     for first in range(0, len(rows), NAMES):

@@ -1,17 +1,16 @@
 """SSCD's score normalisation, an option of the leakage gate."""
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from curation.embeddings import Embeddings
 from curation.evaluation_sets import check_set
 from curation.leakage import background_similarity, max_similarity
+from curation.representatives import hashes
 from curation.stage import Context
 from curation.stages.evaluation_images import embed_sets, embedded
 from curation.workspace import write_array
@@ -89,8 +88,7 @@ class ScoreNormalisation:
         device: torch.device,
     ) -> Embeddings:  # fmt: skip
         """The images with the smallest hashes of seed and key, less what may be copies of test images."""
-        keys = context.workspace.index["key"].combine_chunks().take(pa.array(rows))
-        draws = b"".join(hashlib.sha256(f"{context.seed}:{key}".encode()).digest()[:8] for key in keys.to_pylist())
-        order = np.argsort(np.frombuffer(draws, ">u8"), kind="stable")
+        keys = context.workspace.index["key"].combine_chunks()
+        order = np.argsort(hashes(keys, rows, context.seed)[:, 0], kind="stable")
         sample = pool.take(np.sort(order[: self.sample]))
         return sample.take(max_similarity(sample, tests, device=device)[0] <= below)
