@@ -1,12 +1,34 @@
 """Stored embeddings of many images as one array that stays on disk."""
 
+import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 # Rows that are converted at once where a whole array is asked for.
 STRIP = 8192
+
+
+class StoredPart:
+    """A .npy file that is mapped while it is used: a map holds its file open, and there are thousands of parts."""
+
+    def __init__(self, path: Path) -> None:
+        stat = path.stat()
+        self.file = (path, stat.st_ino, stat.st_mtime_ns)  # a part that is written anew is another file
+        self.shape = tuple(np.load(path, mmap_mode="r").shape)
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return _mapped(self.file)[key]
+
+
+@functools.lru_cache(maxsize=64)
+def _mapped(file: tuple[Path, int, int]) -> np.ndarray:
+    return np.load(file[0], mmap_mode="r")
 
 
 class Embeddings:
@@ -18,7 +40,9 @@ class Embeddings:
     reading them; np.asarray reads all.
     """
 
-    def __init__(self, parts: Sequence[np.ndarray], rows: np.ndarray | None = None, width: int | None = None) -> None:
+    def __init__(
+        self, parts: Sequence[np.ndarray | StoredPart], rows: np.ndarray | None = None, width: int | None = None
+    ) -> None:
         self.parts = [part for part in parts if len(part)]
         self.starts = np.cumsum([0, *(len(part) for part in self.parts)])
         self.rows = np.arange(self.starts[-1]) if rows is None else rows

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from curation.embeddings import Embeddings
+from curation.embeddings import Embeddings, StoredPart
 from datamodules.files import atomic, read_json, write_json
 
 
@@ -139,23 +139,27 @@ class Workspace:
 
     def embedding_parts(self, stage: str, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(rows int64 [n], float16 [n, D] memory-mapped) of every `part-*.<name>.npy` of a stage, in row order."""
-        for part in part_files(self.stage_folder(stage)):
-            array = np.load(part.with_name(f"{part.stem}.{name}.npy"), mmap_mode="r")
-            table = pq.read_table(part)
-            rows = table["row"].to_numpy()
-            if len(rows) != len(array):  # arrays of a subset of rows carry a mask column of the same name
-                rows = rows[table[f"has_{name}"].to_numpy(zero_copy_only=False)]
-            yield rows, array
+        for rows, part in self._stored_parts(stage, name):
+            yield rows, part[:]
 
     def embeddings(self, stage: str, name: str) -> tuple[np.ndarray, Embeddings]:
         """(rows int64 [n], embeddings [n, D] of unit length, still on disk) that a stage stored as `part-*.<name>.npy`.
 
         Similarities compare unit vectors; float16 storage leaves lengths within 1e-3 of one.
         """
-        parts = list(self.embedding_parts(stage, name))
+        parts = list(self._stored_parts(stage, name))
         if not parts:
             return np.empty(0, np.int64), Embeddings([])
-        return np.concatenate([rows for rows, _ in parts]), Embeddings([array for _, array in parts])
+        return np.concatenate([rows for rows, _ in parts]), Embeddings([part for _, part in parts])
+
+    def _stored_parts(self, stage: str, name: str) -> Iterator[tuple[np.ndarray, StoredPart]]:
+        for path in part_files(self.stage_folder(stage)):
+            part = StoredPart(path.with_name(f"{path.stem}.{name}.npy"))
+            table = pq.read_table(path)
+            rows = table["row"].to_numpy()
+            if len(rows) != len(part):  # arrays of a subset of rows carry a mask column of the same name
+                rows = rows[table[f"has_{name}"].to_numpy(zero_copy_only=False)]
+            yield rows, part
 
 
 def part_files(folder: Path) -> list[Path]:

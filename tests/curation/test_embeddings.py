@@ -1,7 +1,10 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from curation.embeddings import STRIP, Embeddings
+from curation.embeddings import STRIP, Embeddings, StoredPart
 
 STORED = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float16)
 UNIT = STORED.astype(np.float32) / np.linalg.norm(STORED.astype(np.float32), axis=1, keepdims=True)
@@ -44,3 +47,20 @@ def test_array__longer_than_a_strip() -> None:
 
 def test_no_rows__keep_their_width() -> None:
     assert Embeddings([np.empty((0, 6), np.float16)])[:].shape == (0, 6)
+
+
+def test_stored_part__hundreds_of_files_are_not_held_open(tmp_path: Path) -> None:
+    for number in range(300):
+        np.save(tmp_path / f"{number:03d}.npy", STORED[number % 50 : number % 50 + 1])
+    before = len(os.listdir("/proc/self/fd"))
+    embeddings = Embeddings([StoredPart(path) for path in sorted(tmp_path.iterdir())])
+    np.testing.assert_allclose(embeddings[:], np.tile(UNIT, (6, 1)), atol=1e-6)
+    assert len(os.listdir("/proc/self/fd")) - before < 100
+
+
+def test_stored_part__written_anew_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    for value in (1.0, 2.0):
+        np.save(tmp_path / "new.npy", np.full((1, 2), value, np.float16))
+        os.replace(tmp_path / "new.npy", path)
+        assert StoredPart(path)[:].tolist() == [[value, value]]
