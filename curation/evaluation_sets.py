@@ -16,8 +16,8 @@ from datamodules.store import ImageStore
 KEY = "curation.leakage.tests"
 
 
-def named_sets(tests: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
-    """Name -> path as the yaml gives it; a list's sets are named by the ends of their paths, as short as they differ.
+def named_sets(tests: str | Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """Name -> path as the yaml gives it; else the ends of their paths, as short as they differ.
 
     Raises ValueError for a path that is listed twice, or a name that is empty or has a slash.
     """
@@ -26,6 +26,7 @@ def named_sets(tests: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
             if not name or "/" in name:
                 raise ValueError(f"{KEY}: {name!r} cannot name a test set; give a name without a slash")
         return dict(tests)
+    tests = [tests] if isinstance(tests, str) else tests
     parts = [PurePosixPath(path.replace(os.sep, "/").removeprefix("workspace:")).parts for path in tests]
     if len(set(parts)) < len(parts):
         raise ValueError(

@@ -26,8 +26,8 @@ class Leakage(Stage):
     """Drops images that are too similar to a test image (paper section 3.3; exact maximum over all test images).
 
     Args:
-        tests: Test images of every evaluation data set: folders, shards, or CSVs with a column `path`; a list, or a
-            mapping from names (for the certificate) to paths. `workspace:` begins a path inside the workspace.
+        tests: Test images of every evaluation data set: folders, shards, or CSVs with a column `path`; a path, a
+            list, or a mapping from names (for the certificate) to paths. `workspace:` begins a path in the workspace.
         threshold: Images with a higher cosine similarity to any test image are dropped (paper: 0.45).
         whole_groups: Drops, with an image that leaks, the whole group of near-duplicates that it is in: a copy of a
             copy of a test image may lie just below the threshold.
@@ -38,7 +38,7 @@ class Leakage(Stage):
 
     name: ClassVar[str] = "leakage"
     reads: ClassVar[tuple[str, ...]] = ("embed", "retrieve")
-    tests: list[str] | dict[str, str] = field(default_factory=list)
+    tests: str | list[str] | dict[str, str] = field(default_factory=list)
     threshold: float = 0.45
     whole_groups: bool = False
     score_normalisation: ScoreNormalisation | None = None
