@@ -53,7 +53,7 @@ def duplicate_groups(view: View) -> Groups:
     for place in np.argsort(-counts, kind="stable")[: view.settings.groups]:
         if counts[place] > 1:
             members = by_group[ends[place] - counts[place] : ends[place]]
-            strips.append(_strip(view, members, f"larger than k = {k}" if compared[place] > k else ""))
+            strips.append(_strip(view, members, f"more than {k}" if compared[place] > k else ""))
     many = counts[counts > 1]
     return Groups(len(many), int((compared > k).sum()), k, histogram(many), strips, _index(record.get("result") or {}))
 

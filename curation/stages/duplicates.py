@@ -128,7 +128,11 @@ class Duplicates(Stage):
         if counts["leaks_with_group"]:
             summary += f"; {counts['leaks_with_group']} leak with their group"
         if larger:
-            summary += f"; {larger} groups have more than {k} images, which a list of {k} neighbours may cut apart"
+            summary += f"; {larger} groups have more than {k} images"
+            if self.k is not None:
+                summary += f", which lists of {k} neighbours may cut apart"
+            else:
+                summary += f", the largest {int(compared.max())}: chains of alike images, where the threshold is low"
         if counts.get("index"):
             found = counts["recall"]
             share = "no pair in the sample" if found is None else f"which finds {100 * found:.1f} % of the pairs"

@@ -21,6 +21,7 @@ from curation.text_features import TextFeatures
 from curation.workspace import write_part
 
 FEATURES = "text_features"
+FAR = 0.9  # a median score that a bank of other things, or an encoder that does not know its words, gives
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ class Ood(Stage):
                    "concept": pa.array(bank).take(pa.array(best)), "concept_similarity": similarity}  # fmt: skip
         write_part(workspace.stage_folder(self.name), 0, rows, workspace.index["key"].combine_chunks(), columns, {})
         median = f", median {float(np.median(ood)):.3f}" if len(rows) else ""
+        if len(rows) and float(np.median(ood)) > FAR:
+            median += ": most images are far from the bank; are these the concepts of the pool, and of this encoder?"
         return {"rows": len(rows), "summary": f"{len(rows)} images scored{median}"}
 
     def _scores(

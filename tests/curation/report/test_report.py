@@ -324,7 +324,7 @@ def test_write_report__group_larger_than_k_is_counted_and_shown(tmp_path: Path) 
         getattr(maker, stage)()
     maker.finish("duplicates", settings={"threshold": 0.6, "k": 2})
     page = section(write_report(maker.space.root).read_text(), "duplicates")
-    assert "1 of them larger than k = 2" in page and ">larger than k = 2<" in page
+    assert "1 of them larger than 2 images" in page and ">more than 2<" in page
     assert '<td>3 – 4</td><td class="n">1</td><td class="n">3</td>' in page
 
 
@@ -338,7 +338,7 @@ def test_write_report__files_with_the_same_bytes_make_no_group_larger_than_k(tmp
     result = {"index": "IVF256,Flat", "recall": 0.9871}
     maker.finish("duplicates", result, settings={"threshold": 0.6, "k": 2})
     page = section(write_report(maker.space.root).read_text(), "duplicates")
-    assert "none larger than k = 2" in page and "1 file dropped before any model" in page and "same file" in page
+    assert "none larger than 2 images" in page and "1 file dropped before any model" in page and "same file" in page
     assert "IVF256,Flat: it finds 98.7 % of the pairs of a sample" in page
 
 

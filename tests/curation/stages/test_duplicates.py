@@ -288,4 +288,4 @@ def test_duplicates__groups_larger_than_a_list_are_told(tmp_path: Path) -> None:
     context = save_pool(tmp_path, axes(*[0] * 70, *[1] * 64))
     record = run(context, Duplicates())
     assert record["result"]["larger_than_k"] == 1
-    assert "1 groups have more than 64 images, which a list of 64 neighbours may cut apart" in record["summary"]
+    assert "1 groups have more than 64 images, the largest 70" in record["summary"]
