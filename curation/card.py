@@ -73,6 +73,11 @@ def current_data_sets(workspace: Workspace) -> list[str]:
     if record is None or not workspace.manifest().exists():
         return []
     checksum = record["result"].get("manifest_sha256")
+    return cut_from(workspace, checksum)
+
+
+def cut_from(workspace: Workspace, checksum: str | None) -> list[str]:
+    """`full`, and the names of the data sets whose manifest was cut from the manifest of this checksum."""
     names = ["full"]
     for path in sorted((workspace.root / "dataset").glob("*/selection.json")):
         if path.parent.name != "full" and checksum in (read_json(path) or {}).values():

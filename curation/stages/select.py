@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from curation.card import write_card
+from curation.card import cut_from, write_card
 from curation.choosing import admission, choose, describe, quota_columns, size_within
 from curation.ledger import drop_reasons, read_ledger
 from curation.manifest import SCORES, write_manifest
@@ -118,6 +118,11 @@ class Select(Stage):
         told = describe(self.selector, self.target_size, choice, self.quotas, None, **more)
         checksum = write_manifest(ledger, keep, workspace.dataset_folder(), workspace.roots, told)
         write_card(workspace, "full")
+        others = {path.parent.name for path in (workspace.root / "dataset").glob("*/selection.json")}
+        if earlier := sorted(others - set(cut_from(workspace, checksum))):
+            context.say(
+                f"{self.name:<10} cut from an earlier selection, and no subsets of this one: {', '.join(earlier)}"
+            )
         over = f", {told['over_quota']} over the quotas" if self.quotas else ""
         why = "as out of domain" if ranking.fronts is not None else f"by {type(self.selector).__name__}"
         return {

@@ -123,6 +123,16 @@ def keys_of_size(space: Workspace, size: int) -> set[str]:
     return keys_of(space, f"n{size}")
 
 
+def test_select__names_the_data_sets_cut_from_an_earlier_selection(
+    space: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(space, target_size=20)
+    write_size(space, 5, "five")
+    assert "earlier selection" not in capsys.readouterr().out
+    run(space, target_size=20, per_concept_max=6)
+    assert "cut from an earlier selection, and no subsets of this one: five\n" in capsys.readouterr().out
+
+
 def test_select__a_threshold_is_a_cut(space: Workspace) -> None:
     result = run(space, method=OneScore("ood", threshold=0.7))
     ood = read_ledger(space)["ood"].to_numpy()[1:]
