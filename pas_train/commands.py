@@ -13,6 +13,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from pas_train.parsing import Parser, accept_sections, section_parser
 
 if TYPE_CHECKING:
@@ -175,7 +177,7 @@ def curate(command: str, args: Sequence[str]) -> None:
     if config.stop_after is not None:
         print(f"stopped     after {config.stop_after}: {made}; without --stop_after the same command goes on")
     else:
-        print(f"data set    {made}")
+        print(f"data set    {made}\nreport      {write_report(workspace)}")
 
 
 def finished(workspace: Path) -> "Workspace":
@@ -191,14 +193,13 @@ def finished(workspace: Path) -> "Workspace":
 def _read(args: Sequence[str], description: str, *extra: tuple[str, dict[str, Any]]) -> tuple[Any, Path]:
     """Parsed arguments and the workspace, for commands that only read."""
     parser = section_parser(description)
-    parser.add_argument("--curation", type=Any, default=None, help="the pipeline; only its domain is read")
+    # Not as Any: a key of the command line would then take the place of the yaml's whole section.
+    parser.add_argument("--curation", type=dict | None, default=None, help="the pipeline; only its domain is read")
     accept_sections(parser, *OTHERS, "trainer", "seed_everything")
     for name, options in extra:
         parser.add_argument(name, **options)
     config = parser.parse_args(list(args))
-    curation = config.curation
-    domain = curation.get("domain") if hasattr(curation, "get") else None
-    return config, workspace_path(config.workspace, domain)
+    return config, workspace_path(config.workspace, (config.curation or {}).get("domain"))
 
 
 def select(command: str, args: Sequence[str]) -> None:
@@ -226,6 +227,7 @@ def select(command: str, args: Sequence[str]) -> None:
     if config.size is None and config.like is None and config.method is None:
         raise ValueError("--size must be given, or --like DATASET: as many images as that data set has")
     space = finished(workspace)
+    _refuse_other_quotas(space, config.curation)
     option, size = ("--like", images_of(Path(config.like))) if config.like is not None else ("--size", config.size)
     method, name = None, f"size-{size}"
     if config.method is not None:
@@ -237,6 +239,20 @@ def select(command: str, args: Sequence[str]) -> None:
     print(f"data set    {manifest}: {images_of(manifest)} images")
 
 
+def _refuse_other_quotas(space: "Workspace", curation: dict[str, Any] | None) -> None:
+    """Raises ValueError where the yaml or the command line asks for quotas that the finished selection has not."""
+    asked = curation or {}
+    used = (space.stage_record("select") or {}).get("settings", {})
+    for name in ("per_concept_max", "synthetic_share"):
+        given = (asked.get("select") or {}).get(name, asked.get(f"select.{name}"))  # nested only beside a yaml's
+        wanted = yaml.safe_load(str(given)) if given is not None else None  # a value of the command line is text
+        if wanted is not None and wanted != used.get(name):
+            raise ValueError(
+                f"curation.select.{name} is {wanted}, but the data set was selected with {used.get(name) or 'none'}: "
+                "`curate` with this setting selects it anew; every other size then keeps it"
+            )
+
+
 def report(command: str, args: Sequence[str]) -> None:
     """The command `report`: writes report/index.html and the cards of the data sets."""
     config, workspace = _read(args, "Writes the report of a workspace and the cards of its data sets.")
@@ -245,7 +261,7 @@ def report(command: str, args: Sequence[str]) -> None:
     print(f"report      {write_report(workspace)}")
 
 
-def write_cards(workspace: Path, curation: Any) -> list[Path]:
+def write_cards(workspace: Path, curation: dict[str, Any] | None) -> list[Path]:
     """Writes README.md of the data sets of a finished workspace; compares them with a known answer that the yaml names.
 
     Data sets of an earlier selection keep theirs. None are written where the selection has not finished.
@@ -257,7 +273,7 @@ def write_cards(workspace: Path, curation: Any) -> list[Path]:
 
     space = Workspace(workspace)
     names = current_data_sets(space)
-    answer = curation.get("answer") if hasattr(curation, "get") else None
+    answer = (curation or {}).get("answer")
     truth = within(answer, space.root) if answer else None
     if names and truth is not None and truth.exists():
         judge(space, truth)

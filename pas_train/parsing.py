@@ -1,5 +1,6 @@
 """Parsers that say what is wrong in one short paragraph, not after a page of usage."""
 
+import argparse
 import dataclasses
 import difflib
 import inspect
@@ -36,6 +37,11 @@ WRONG_CLASS = re.compile(
 NO_CLASS = re.compile(r"key \"(?P<key>[\w.]+)\": .*Expected a dot import path string: (?P<name>\S+)")
 # Keys that take a class of our own by its short name.
 CHOICES = {"method": ("curation.selectors.base", "Selector"), "detector": ("curation.text.detector", "TextDetector")}
+# What it says of a value of another type.
+WRONG_TYPE = re.compile(r"key \"(?P<key>[\w.]+)\": .*?(?:Got value|Given value): (?P<value>.*)$")
+EXPECTED = re.compile(r"Expected a (?:<class '(?P<kind>\w+)'>|typing\.Literal\[(?P<choices>[^\]]+)\])")
+TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list",
+         "dict": "names with values ({name: value})", "NoneType": "null"}  # fmt: skip
 REQUIRED = "the following arguments are required: "
 
 
@@ -48,9 +54,9 @@ def explain(message: str, known: Sequence[str]) -> str:
     if no_class is not None and (choices := _choices(no_class["key"].rpartition(".")[2])):
         return f"{_as_written(no_class['key'])[0]}: {no_class['name']} is unknown; choices: {', '.join(choices)}"
     if message.startswith(REQUIRED):
-        return f"{message.removeprefix(REQUIRED)} must be given; --help tells how"
+        return f"{message.removeprefix(REQUIRED)} must be given, in a yaml (--config FILE) or as --KEY VALUE"
     if found is None:
-        return _damaged_yaml() or message
+        return _damaged_yaml() or _wrong_type(" ".join(message.split())) or message
     name = next(value for value in found.groups() if value)
     key, where = _as_written(name)
     # The innermost part that is close to another key.
@@ -58,6 +64,16 @@ def explain(message: str, known: Sequence[str]) -> str:
     close = next((c for part in mistaken if (c := _close(part, known))), [])
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return f"unknown key {key}{where}{hint} (--print_config shows every key)"
+
+
+def _wrong_type(message: str) -> str | None:
+    """What the key takes and what it was given; None for other messages."""
+    found, expected = WRONG_TYPE.search(message), [match.groupdict() for match in EXPECTED.finditer(message)]
+    kinds = [item["choices"] or TYPES.get(item["kind"]) for item in expected]
+    if found is None or not kinds or None in kinds:
+        return None
+    key, where = _as_written(found["key"])
+    return f"{key}{where} must be {' or '.join(str(kind) for kind in dict.fromkeys(kinds))}, got {found['value']}"
 
 
 def _choices(key: str) -> list[str]:
@@ -170,7 +186,7 @@ def section_parser(description: str) -> Parser:
 def accept_sections(parser: Any, *names: str) -> None:
     """Sections of the yaml that belong to other commands: read, not looked at."""
     for name in names:
-        parser.add_argument(f"--{name}", type=_unread, default=None, help=f"(section of other commands) {name}")
+        parser.add_argument(f"--{name}", type=_unread, default=None, help=argparse.SUPPRESS)
 
 
 def _unread(value: Any) -> Any:

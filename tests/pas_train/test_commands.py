@@ -231,7 +231,9 @@ def test_doctor__says_what_is_missing_and_ends_with_status_1(home: Path, curated
     assert "nothing to mend" in said and "ok    images      every file of the 48 indexed rows is there" in said
     assert pas("doctor", home, curated, "--curation.embed.copy.model", "sscd_disc_large.torchscript.pt") == 1
     said = capsys.readouterr().out
-    assert "fail  embed       curation.embed.copy.model: sscd_disc_large.torchscript.pt is neither in the current" in said
+    assert (
+        "fail  embed       curation.embed.copy.model: sscd_disc_large.torchscript.pt is neither in the current" in said
+    )
     assert "sscd_disc_large, MIT, 0.18 GB" in " ".join(said.split()) and "1 of " in said.splitlines()[-1]
     assert pas("doctor", home, curated.parent / "new", "--curation.concepts.file", "none.txt") == 1
     said = capsys.readouterr().out

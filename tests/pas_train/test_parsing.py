@@ -65,9 +65,32 @@ def test_explain__name_of_no_class_tells_the_choices(typed) -> None:
     assert told.startswith("curation.select.method: Randm is unknown; choices: BalancedClusters, ")
 
 
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (
+            "Parser key \"size\": Does not validate against any of the Union subtypes\nSubtypes: [<class 'int'>, "
+            "<class 'NoneType'>]\nErrors:\n  - Expected a <class 'int'>\n  - Expected a <class 'NoneType'>\n"
+            "Given value type: <class 'str'>\nGiven value: abc",
+            "size must be a whole number or null, got abc",
+        ),
+        (
+            "Parser key \"keep\": Expected a typing.Literal['draw', 'largest']. Got value: biggest",
+            "curation.duplicates.keep must be 'draw', 'largest', got biggest",
+        ),
+    ],
+)
+def test_explain__value_of_another_type(typed, message: str, told: str) -> None:
+    typed("curate", "--curation.duplicates.keep", "biggest")
+    assert explain(message, []) == told
+
+
 def test_explain__missing_argument(typed) -> None:
     typed()
-    assert explain("the following arguments are required: size", KNOWN) == "size must be given; --help tells how"
+    assert (
+        explain("the following arguments are required: size", KNOWN)
+        == "size must be given, in a yaml (--config FILE) or as --KEY VALUE"
+    )
 
 
 def test_explain__other_messages_are_unchanged(typed, tmp_path: Path) -> None:

@@ -135,3 +135,21 @@ def test_select__a_threshold_that_keeps_nothing_is_refused(space: Workspace, cap
     said = " ".join(capsys.readouterr().err.split())
     assert "--method OneScore keeps none of the 59 images; choose another threshold" in said
     assert not space.dataset_folder("one-score").exists()
+
+
+def test_select__other_quotas_than_the_finished_selection(space: Workspace, capsys: Said) -> None:
+    assert select(space, "--size", 7, "--curation.select.per_concept_max", 5) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "curation.select.per_concept_max is 5, but the data set was selected with 12: `curate`" in said
+    assert select(space, "--size", 7, "--curation.select.per_concept_max", 12) == 0
+
+
+def test_select__a_key_of_the_command_line_leaves_the_others_of_the_yaml(
+    space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").mkdir()
+    space.root.rename(tmp_path / "runs" / "food")
+    (tmp_path / "a.yaml").write_text("curation:\n  domain: food\n  text: {detector: {class_path: FAST}}\n")
+    monkeypatch.chdir(tmp_path)
+    options = ["--config", "a.yaml", "--size", "7", "--curation.select.per_concept_max", "12"]
+    assert main(["select", *options]) == 0 and (tmp_path / "runs/food/dataset/size-7/manifest.parquet").exists()
