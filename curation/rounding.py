@@ -41,7 +41,7 @@ def limits(threshold: float, error: float, dtype: torch.dtype) -> Limits:
     """The limits around a threshold, rounded outwards to the type."""
     # Non-negative floats are in the order of their bits; only a threshold near or below 0 needs the mapping.
     ordered = threshold - error <= 0
-    found = []
+    found: list[int] = []
     for value, up in ((threshold - error, -1), (threshold + error, 1)):
         rounded = torch.tensor([value], dtype=dtype)
         integer = int(ordered_integers(rounded)[0])
@@ -49,7 +49,7 @@ def limits(threshold: float, error: float, dtype: torch.dtype) -> Limits:
         found.append(integer + up if wrong else integer)
     places = ordered_integers(torch.tensor(found, dtype=INTEGERS[dtype]).view(dtype))  # the mapping is its own inverse
     floor, ceiling = places.view(dtype).tolist()
-    return Limits(*found, ordered, floor, ceiling)
+    return Limits(found[0], found[1], ordered, floor, ceiling)
 
 
 def ordered_integers(values: torch.Tensor) -> torch.Tensor:
