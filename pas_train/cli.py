@@ -16,7 +16,7 @@ from datamodules.files import within
 from pas_train import commands, predicting
 from pas_train.checkpoints import check_weights, load_weights, read_checkpoint
 from pas_train.evaluation.evaluation import Evaluation
-from pas_train.evaluation.screening import origin_of_source, screen, screen_before
+from pas_train.evaluation.screening import origin_of_training, screen, screen_before
 from pas_train.fitting import Tracking, evaluate_checkpoint, train
 from pas_train.parsing import ShortErrors
 from pas_train.runs import Run
@@ -101,8 +101,9 @@ class PasCLI(LightningCLI):
             if source is None:
                 source = data.source = str(manifest)
         run = Run(self.workspace, self.plain_config(), Path(source) if source else None)
-        origin = origin_of_source(run.source, run.data_identity)
-        train(self, model, datamodule, run, ckpt_path, screen(evaluation, self.workspace, origin))
+        start = Path(ckpt_path) if ckpt_path is not None else run.last
+        run.origin = origin_of_training(run.source, run.data_identity, start)
+        train(self, model, datamodule, run, ckpt_path, screen(evaluation, self.workspace, run.origin))
 
     def test(
         self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None, **_: Any

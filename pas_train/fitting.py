@@ -19,7 +19,6 @@ from pas_train.evaluation.screening import (
     RememberDataSet,
     Screening,
     origin_of_checkpoint,
-    origin_of_source,
     screen,
 )
 from pas_train.runs import Run
@@ -98,7 +97,7 @@ def attach(cli: "PasCLI", run: Run, start: str | Path | None) -> list[Logger]:
             )
             loggers += [tracked] if tracked is not None else []
     trainer.loggers = loggers
-    cast(Any, trainer).callbacks.insert(0, RememberDataSet(origin_of_source(run.source, run.data_identity)))
+    cast(Any, trainer).callbacks.insert(0, RememberDataSet(run.origin))
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(run.checkpoints.resolve())

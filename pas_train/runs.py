@@ -31,6 +31,7 @@ class Run:
         self.name = f"{method}-{data}-{fingerprint([settings, identity])[:8]}"
         self.folder = workspace / "training" / self.name
         self.data_identity = identity
+        self.origin: dict[str, Any] = {}  # what its checkpoints remember of its images
 
     @property
     def checkpoints(self) -> Path:

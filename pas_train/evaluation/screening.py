@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from datamodules.files import read_json, sha256_file, within
 from datamodules.labelled import read_labelled
 from pas_train import commands
+from pas_train.checkpoints import read_checkpoint
 from pas_train.evaluation.evaluation import Evaluation, EvaluationSet
 
 KEY = "data_set"  # in a checkpoint
@@ -33,6 +34,23 @@ def origin_of_source(source: Path | None, identity: str) -> dict[str, Any]:
         "workspace": None if workspace is None else str(workspace),
         "images": commands.checksum_of_images(source) if source is not None and inside else None,
     }
+
+
+def origin_of_training(source: Path | None, identity: str, start: Path | None) -> dict[str, Any]:
+    """What a training remembers of its images; as not screened where it begins with a backbone that has seen others.
+
+    start: the checkpoint that it goes on from, such as its own last one, if there is one.
+    """
+    origin = origin_of_source(source, identity)
+    if start is None:
+        return origin
+    before = origin_of_checkpoint(read_checkpoint(str(start), "to go on from"), start)
+    same = before is not None and (
+        before["identity"] == identity or (origin["images"] is not None and before["images"] == origin["images"])
+    )
+    if before is None or not same:
+        return {**origin, "workspace": None, "why": f"it went on from {start.name}, which had seen other images"}
+    return {**origin, "workspace": None, "why": before["why"]} if "why" in before else origin
 
 
 class RememberDataSet(Callback):
@@ -88,7 +106,8 @@ def screen(evaluation: Evaluation, workspace: Path, origin: dict[str, Any] | Non
     Raises ValueError where a data set was curated here, but not screened, unless the evaluation allows it.
     """
     if origin is None or origin["workspace"] is None:
-        nothing = {"screened": False, "images": None, "unscreened": None, "why": OUTSIDE}
+        why = (origin or {}).get("why", OUTSIDE)
+        nothing = {"screened": False, "images": None, "unscreened": None, "why": why}
         return {item.name: dict(nothing) for item in evaluation.datasets}
     if not evaluation.datasets:
         return {}

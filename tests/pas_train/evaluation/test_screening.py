@@ -5,11 +5,18 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch
 
 from curation.workspace import write_table
 from datamodules.files import sha256_file, write_json
 from pas_train.evaluation.evaluation import Evaluation, EvaluationSet
-from pas_train.evaluation.screening import origin_of_checkpoint, origin_of_source, screen, screen_before
+from pas_train.evaluation.screening import (
+    origin_of_checkpoint,
+    origin_of_source,
+    origin_of_training,
+    screen,
+    screen_before,
+)
 from tests.curation.small_workspace import save_workspace
 from tests.tiny import picture
 
@@ -116,6 +123,24 @@ def test_screen__backbone_from_outside_is_marked(sets: Path, source: str | None)
     origin = None if source is None else origin_of_source(sets / source, "identity")
     told = screen(evaluation(sets / "food"), sets, origin)["food"]
     assert not told["screened"] and "not trained on a data set that was curated here" in told["why"]
+
+
+def test_origin_of_training__a_backbone_that_has_seen_other_images(sets: Path, manifest: Path) -> None:
+    other, own = save_checkpoint(sets / "other.ckpt", None), sets / "own.ckpt"
+    origin = origin_of_training(manifest, sha256_file(manifest), other)
+    told = screen(evaluation(sets / "birds"), sets, origin)["birds"]
+    assert not told["screened"] and "went on from other.ckpt, which had seen other images" in told["why"]
+    # Its own checkpoints remember that, also where it goes on after a kill; others go on as they are.
+    assert origin_of_training(manifest, sha256_file(manifest), save_checkpoint(own, origin))["why"] == origin["why"]
+    plain = trained_on(manifest)
+    assert origin_of_training(manifest, sha256_file(manifest), save_checkpoint(own, plain)) == plain
+    assert origin_of_training(manifest, sha256_file(manifest), None) == plain
+
+
+def save_checkpoint(path: Path, origin: dict[str, Any] | None) -> Path:
+    entry = {} if origin is None else {"data_set": origin}
+    torch.save({"state_dict": {}, "global_step": 1, "epoch": 0, "pytorch-lightning_version": "2.6.0", **entry}, path)
+    return path
 
 
 def test_origin_of_checkpoint__is_found_after_a_move(sets: Path, manifest: Path) -> None:
