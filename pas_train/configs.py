@@ -1,6 +1,7 @@
 """Config files by bare name: a file in the current directory, else a packaged one."""
 
 import difflib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def find_config(name: str) -> Path:
 
 
 def resolve_configs(args: Sequence[str]) -> list[str]:
-    """Arguments with every `--config NAME`, `--config=NAME` and `-c NAME` replaced by the file's path."""
+    """Arguments with every `--config NAME`, `--config=NAME` and `-c NAME` replaced by the file's path, and deep nulls that arrive."""
     resolved: list[str] = []
     pending = False
     for arg in args:
@@ -50,4 +51,22 @@ def resolve_configs(args: Sequence[str]) -> list[str]:
             resolved.append(arg)
     if pending:
         raise ConfigError("--config needs a file")
-    return resolved
+    return _deep_nulls(resolved)
+
+
+def _deep_nulls(args: list[str]) -> list[str]:
+    """Arguments with every `--curation.A.B.C null` as a config of its own: jsonargparse makes the text "None" of it."""
+    result: list[str] = []
+    for arg in args:
+        before = result[-1] if result else ""
+        key, _, value = (before, "", arg) if "=" not in arg else arg.partition("=")
+        if value == "null" and key.startswith("--curation.") and key.count(".") > 2:
+            if "=" not in arg:
+                result.pop()
+            section: object = None
+            for part in reversed(key.removeprefix("--").split(".")):
+                section = {part: section}
+            result += ["--config", json.dumps(section)]
+        else:
+            result.append(arg)
+    return result

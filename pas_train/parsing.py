@@ -94,7 +94,7 @@ def _close(name: str, known: Sequence[str]) -> list[str]:
 def _config_files() -> Iterator[str]:
     """The yaml files of the command line."""
     for file, before in zip(sys.argv[2:], sys.argv[1:], strict=False):
-        if before in ("-c", "--config"):
+        if before in ("-c", "--config") and not file.startswith("{"):  # not a deep null
             yield file
     yield from (argument.removeprefix("--config=") for argument in sys.argv[1:] if argument.startswith("--config="))
 

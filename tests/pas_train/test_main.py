@@ -56,3 +56,10 @@ def test_configs__unknown_name_lists_the_choices() -> None:
         find_config("pol.yaml")
     with pytest.raises(ConfigError, match="needs a file"):
         resolve_configs(["--config"])
+
+
+def test_configs__deep_nulls_arrive_as_null() -> None:
+    section = '{"curation": {"embed": {"copy": {"pretrained": null}}}}'
+    args = ["--curation.embed.copy.pretrained", "null", "--curation.text", "null", "--pool", "null"]
+    assert resolve_configs(args) == ["--config", section, *args[2:]]
+    assert resolve_configs(["--curation.embed.copy.pretrained=null"]) == ["--config", section]
