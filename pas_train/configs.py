@@ -35,7 +35,7 @@ def find_config(name: str) -> Path:
 
 
 def resolve_configs(args: Sequence[str]) -> list[str]:
-    """Arguments with every `--config NAME`, `--config=NAME` and `-c NAME` replaced by the file's path, and deep nulls that arrive."""
+    """Arguments with the file's path in every `--config NAME`, `--config=NAME` and `-c NAME`; deep nulls arrive."""
     resolved: list[str] = []
     pending = False
     for arg in args:
