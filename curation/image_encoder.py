@@ -1,5 +1,6 @@
 """What every frozen image encoder has: a light half for the loader's workers and a network on the device."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +46,7 @@ class Prepare:
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(nn.Module, ABC):
     """A frozen image encoder: `prepare` in the worker, `embed_images` on the device.
 
     identity: name and checksums. dim: width of the embeddings.
@@ -66,6 +67,6 @@ class ImageEncoder(nn.Module):
         """uint8 [N, 3, S, S] as floats, less the mean and over the standard deviation."""
         return (images - self.mean).div_(self.std)
 
+    @abstractmethod
     def embed_images(self, images: Any) -> Tensor:
         """Unit float32 [N, D] of uint8 [N, 3, S, S]."""
-        raise NotImplementedError

@@ -1,6 +1,7 @@
 """FAST-tiny's network, with the names of the published checkpoints, and its form for inference."""
 
 import pickle
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,16 +20,16 @@ NECK = 128
 OUTPUTS = 5  # the text kernels, and four embedding channels that only the training uses
 
 
-class Block(nn.Module):
+class Block(nn.Module, ABC):
     """ReLU of a sum of normalised convolutions of the same input, which `fuse` makes one convolution."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fused: nn.Conv2d | None = None
 
+    @abstractmethod
     def branches(self) -> list[tuple[nn.Conv2d | None, nn.BatchNorm2d]]:
         """The terms; no convolution stands for the input itself. The first has the kernel that holds all others."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Float [N, C, H, W] -> [N, C', H / stride, W / stride]."""
