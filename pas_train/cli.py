@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from datamodules.files import within
-from pas_train import commands, predicting
+from pas_train import curated, predicting
 from pas_train.checkpoints import check_weights, load_weights, read_checkpoint
 from pas_train.evaluation.evaluation import Evaluation
 from pas_train.evaluation.screening import origin_of_training, screen, screen_before
@@ -35,7 +35,7 @@ class PasCLI(LightningCLI):
             "--workspace", type=str | None, default=None, help="folder of the data set; default runs/<domain>"
         )
         parser.add_argument("--pool", type=str | None, default=None, help="folder of images, or of shards")
-        parser.add_argument("--curation", type=commands.curation_class() | None, default=None, help="the pipeline")
+        parser.add_argument("--curation", type=curated.curation_class() | None, default=None, help="the pipeline")
         parser.add_argument("--evaluation", type=Evaluation, default=Evaluation(), help="what to judge the backbone on")
         parser.add_argument("--tracking", type=Tracking, default=Tracking(), help="Weights & Biases")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
@@ -60,7 +60,7 @@ class PasCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Makes the trainer agree with torchrun or SLURM, then checks what can be checked without a model."""
         trainer = self.options["trainer"]
-        trainer["devices"], trainer["num_nodes"] = commands.launched_devices(trainer["devices"], trainer["num_nodes"])
+        trainer["devices"], trainer["num_nodes"] = curated.launched_devices(trainer["devices"], trainer["num_nodes"])
         checkpoint = self.options.get("checkpoint")
         # Lightning would wait for a validation, and save nothing between two of them that are many epochs apart.
         if checkpoint and checkpoint["monitor"] is None and checkpoint["save_on_train_epoch_end"] is None:
@@ -75,7 +75,7 @@ class PasCLI(LightningCLI):
     def workspace(self) -> Path:
         """The folder of the data set."""
         curation = self.options.get("curation")
-        return commands.workspace_path(self.options.get("workspace"), curation and curation.domain)
+        return curated.workspace_path(self.options.get("workspace"), curation and curation.domain)
 
     def _parse_ckpt_path(self) -> None:
         """Keeps the command line's settings; LightningCLI would let a checkpoint's override them."""
@@ -93,11 +93,11 @@ class PasCLI(LightningCLI):
         self._place(datamodule)
         data: Any = datamodule
         source = getattr(data, "source", None)
-        own = commands.workspace_of(source)
+        own = curated.workspace_of(source)
         if curation is not None and (source is None or (own and own.resolve() == self.workspace.resolve())):
             screen_before(evaluation, self.workspace, curation.leakage)
         if curation is not None:
-            manifest = commands.run_curation(curation, self.workspace, built.get("pool"), built["trainer"].as_dict())
+            manifest = curated.run_curation(curation, self.workspace, built.get("pool"), built["trainer"].as_dict())
             if source is None:
                 source = data.source = str(manifest)
         run = Run(self.workspace, self.plain_config(), Path(source) if source else None)

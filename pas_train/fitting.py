@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import nn
 
 from datamodules.files import atomic
-from pas_train import commands, summary
+from pas_train import curated, summary
 from pas_train.checkpoints import load_weights
 from pas_train.evaluation.screening import (
     RememberDataSet,
@@ -67,9 +67,9 @@ def train(
             tracked = _track(cli, loggers[1:], results)
         trainer.strategy.barrier()
     if zero:
-        curated = cli.options.get("curation") is not None
-        report = commands.write_report(cli.workspace) if curated else None
-        figures = commands.data_set_figures(cli.workspace) if curated else None
+        made_here = cli.options.get("curation") is not None
+        report = curated.write_report(cli.workspace) if made_here else None
+        figures = curated.data_set_figures(cli.workspace) if made_here else None
         print(summary.table(figures, run, report, tracked))
 
 
@@ -198,7 +198,7 @@ def _track(cli: "PasCLI", loggers: list[Logger], results: dict[str, Any]) -> str
     where = None
     for logger in cast("list[WandbLogger]", loggers):
         if cli.options.get("curation") is not None:
-            log_curation(logger, **commands.data_set_pictures(cli.workspace))
+            log_curation(logger, **curated.data_set_pictures(cli.workspace))
         log_results(logger, results["evaluation"])
         logger.finalize("success")
         run = logger.experiment

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from datamodules.files import atomic
 from datamodules.rows import read_rows
-from pas_train import commands
+from pas_train import curated
 from pas_train.checkpoints import load_weights
 from pas_train.fitting import backbone_of
 
@@ -59,7 +59,7 @@ def predict(cli: "PasCLI", model: LightningModule, data: LightningDataModule, ck
     output, trainer = cli.options["output"], cast(Any, cli.trainer)
     load_weights(model, ckpt_path, "whose backbone embeds the images")
     source = getattr(data, "source", None)
-    images = read_rows(source or commands.full_manifest(cli.workspace))
+    images = read_rows(source or curated.full_manifest(cli.workspace))
     data.rows = images  # type: ignore[attr-defined]
     data.source = source or str(cli.workspace)  # type: ignore[attr-defined]
     folder = Path(output) if output else cli.workspace / "embeddings" / Path(str(ckpt_path)).stem

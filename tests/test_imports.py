@@ -33,4 +33,4 @@ def test_imports__pas_train_meets_curation_in_one_file() -> None:
         for path in (ROOT / "pas_train").rglob("*.py")
         if any(n.startswith("curation") for n in imported(path))
     }
-    assert meeting == {"commands.py"}
+    assert meeting == {"curated.py"}

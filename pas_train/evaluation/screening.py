@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from datamodules.files import read_json, sha256_file, within
 from datamodules.labelled import read_labelled
-from pas_train import commands
+from pas_train import curated
 from pas_train.checkpoints import read_checkpoint
 from pas_train.evaluation.evaluation import Evaluation, EvaluationSet
 
@@ -26,13 +26,13 @@ def origin_of_source(source: Path | None, identity: str) -> dict[str, Any]:
     The checksum is that of the images alone: a manifest that was made anew may hold other scores of the same images.
     """
     source = None if source is None else source.resolve()
-    workspace = commands.workspace_of(source)
+    workspace = curated.workspace_of(source)
     inside = source is not None and workspace is not None and source.is_file()
     return {
         "source": None if source is None else str(source),
         "identity": identity,
         "workspace": None if workspace is None else str(workspace),
-        "images": commands.checksum_of_images(source) if source is not None and inside else None,
+        "images": curated.checksum_of_images(source) if source is not None and inside else None,
     }
 
 
@@ -112,7 +112,7 @@ def screen(evaluation: Evaluation, workspace: Path, origin: dict[str, Any] | Non
     if not evaluation.datasets:
         return {}
     root = Path(origin["workspace"])
-    known, reason = commands.screened_checksums(root, origin)
+    known, reason = curated.screened_checksums(root, origin)
     told = {}
     for item in evaluation.datasets:
         checksums = _checksums(item, workspace)
@@ -140,7 +140,7 @@ def screen_before(evaluation: Evaluation, workspace: Path, gate: Any) -> None:
             continue
         if not path.exists() or not all(folder.exists() for folder in below):
             continue
-        known = commands.checksums_of_sets(folders) if known is None else known
+        known = curated.checksums_of_sets(folders) if known is None else known
         checksums = _checksums(item, workspace)
         count = sum(one not in known for one in checksums)
         why = "curation.leakage is null" if gate is None else "not among curation.leakage.tests"
