@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from PIL import Image
 
+from curation.known_weights import find_file, known
 from curation.text.detector import Polygons, TextDetector
 from curation.text.fast_postprocess import find_words
 from datamodules.files import sha256_file
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from curation.text.fast_finder import FASTFinder
 
 PUBLISHED = "fast_tiny_tt_512_finetune_ic17mlt.pth"
-SOURCE = f"https://github.com/czczup/FAST/releases/download/release/{PUBLISHED}"
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,14 @@ class FAST(TextDetector):
     @property
     def path(self) -> Path:
         """The checkpoint's file. FileNotFoundError with the address where there is none; nothing is downloaded."""
-        import torch
-
-        cache = Path(torch.hub.get_dir()) / "checkpoints"
-        places = [Path(self.model)] + ([] if Path(self.model).is_absolute() else [cache / self.model])
-        for place in places:
-            if place.is_file():
-                return place
+        found, entry = find_file(self.model), known(PUBLISHED)
+        if found is not None:
+            return found
+        assert entry is not None
         raise FileNotFoundError(
-            f"curation.text.detector.model: no file {' or '.join(map(str, places))}; download {SOURCE} to one of these "
-            "places or name its path, set the detector to RapidOCRDetector (nothing to download), or set "
-            "`curation.text: null` to leave written words out"
+            f"curation.text.detector.model: no file {self.model}, here or in torch's cache; download {entry.source} "
+            "to one of these places or name its path, set the detector to RapidOCRDetector (nothing to download), or "
+            "set `curation.text: null` to leave written words out"
         )
 
     @property
