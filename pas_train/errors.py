@@ -47,6 +47,9 @@ def reported() -> Iterator[None]:
     """Ends the program with one paragraph for an error of ours, with the traceback for any other."""
     try:
         yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, as `head` has: no error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at the end
     except Exception as error:
         message = message_of(error)
         if message is None:

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -78,3 +81,12 @@ def test_deliberate__only_what_our_lines_raise_as_a_message() -> None:
     with pytest.raises(AttributeError) as mistake:  # in one of our lines, but nothing that a person can mend
         LabelledDataset(None, 8)[0]  # type: ignore[arg-type]
     assert not deliberate(mistake.value)
+
+
+def test_reported__a_reader_that_has_seen_enough_is_no_error() -> None:
+    code = "from pas_train.errors import reported\nwith reported():\n    print('a line\\n' * 100_000)"
+    command = f'"{sys.executable}" -c "$CODE" | head -n 1'
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env={**os.environ, "CODE": code}
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a line\n", "")
