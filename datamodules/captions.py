@@ -133,7 +133,7 @@ class CaptionDataModule(LightningDataModule):
 
 
 class CaptionDataset(Dataset[dict[str, Any]]):
-    """(epoch, rows) -> one batch of pairs; a pair that cannot be read gives way to the next."""
+    """(passes, rows) -> one batch of pairs; a pair that cannot be read gives way to the next."""
 
     def __init__(
         self, table: pa.Table, roots: dict[str, Path], prepare: Callable[[np.ndarray], np.ndarray], crop_scale: float,
@@ -145,13 +145,14 @@ class CaptionDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.columns[0])
 
-    def __getitem__(self, place: tuple[int, Sequence[int]]) -> dict[str, Tensor | list[str]]:
-        epoch, rows = place
-        images, captions = zip(*(self.read(epoch, int(row)) for row in rows), strict=True)
+    def __getitem__(self, place: tuple[Sequence[int], Sequence[int]]) -> dict[str, Tensor | list[str]]:
+        images, captions = zip(
+            *(self.read(int(visit), int(row)) for visit, row in zip(*place, strict=True)), strict=True
+        )
         return {"image": torch.from_numpy(np.stack(images)), "caption": list(captions)}
 
-    def read(self, epoch: int, row: int) -> tuple[np.ndarray, str]:
-        """uint8 [3, S, S] and the caption of a row, cropped as (seed, epoch, row) say."""
+    def read(self, visit: int, row: int) -> tuple[np.ndarray, str]:
+        """uint8 [3, S, S] and the caption of a row, cropped as (seed, visit, row) say."""
         for tries in range(min(len(self), MAX_TRIES)):
             root, shard, offset, size, caption = (column[(row + tries) % len(self)].as_py() for column in self.columns)
             try:
@@ -160,7 +161,7 @@ class CaptionDataset(Dataset[dict[str, Any]]):
                 reason = error
                 continue
             if self.crop_scale < 1:
-                draw = np.random.default_rng([self.seed, epoch, row])
+                draw = np.random.default_rng([self.seed, visit, row])
                 rgb = random_crop(rgb, self.prepare.size, self.crop_scale, draw)  # type: ignore[attr-defined]
             return self.prepare(rgb), caption
         raise ValueError(

@@ -4,62 +4,16 @@ import math
 import os
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from datamodules.decoding import ImageLimits, RefusedImage, decode_rgb
+from datamodules.decoding import ImageLimits
 from datamodules.labelled import LIMITS, LabelledDataset, LabelledImages, read_labelled
-from datamodules.rows import PLACE_COLUMNS, ImageRows, PlainBatches, read_rows
+from datamodules.rows import ImageRows, PlainBatches, read_rows
 from datamodules.sampling import GlobalBatches, RankRows
-from datamodules.store import ImageStore, StoreError
+from datamodules.two_views import TwoViewDataset
 from datamodules.views import VIEW_1, VIEW_2, ViewPair, ViewSettings, pixel_functions
-
-MAX_TRIES = 1000  # images in a row that cannot be read before the training says that something is wrong
-
-
-class TwoViewDataset(Dataset):
-    """Batches of two views: (epoch, rows) -> views uint8 [2, B, 3, S, S], index int64 [B], replaced int64 [1].
-
-    An image that cannot be read is replaced by the next row; `replaced` counts them and index names what is shown.
-    """
-
-    def __init__(self, rows: ImageRows, pair: ViewPair, limits: ImageLimits) -> None:
-        self.places = [rows.table[name].combine_chunks() for name in PLACE_COLUMNS[1:]]
-        self.store = ImageStore(rows.roots)
-        self.pair = pair
-        self.limits = limits
-
-    def __len__(self) -> int:
-        return len(self.places[0])
-
-    def __getitem__(self, place: tuple[int, np.ndarray]) -> dict[str, Tensor]:
-        epoch, rows = place
-        size = self.pair.size
-        views = torch.empty((2, len(rows), 3, size, size), dtype=torch.uint8)
-        shown = np.array(rows, dtype=np.int64)
-        for i, row in enumerate(rows.tolist()):
-            image, shown[i] = self.read(row)
-            # The numbers are drawn for the row that was due, so a repaired image changes nothing else.
-            self.pair(image, epoch, row, views[:, i].numpy())
-        replaced = int((shown != rows).sum())
-        return {"views": views, "index": torch.from_numpy(shown), "replaced": torch.tensor([replaced])}
-
-    def read(self, row: int) -> tuple[np.ndarray, int]:
-        """The pixels of a row and its number, or those of the next row that can be read."""
-        for tries in range(min(len(self), MAX_TRIES)):
-            candidate = (row + tries) % len(self)
-            root, shard, offset, size = (column[candidate].as_py() for column in self.places)
-            try:
-                return decode_rgb(self.store.read(root, shard, offset, size), self.limits), candidate
-            except (RefusedImage, StoreError, OSError) as error:
-                reason = error
-        raise ValueError(
-            f"data.source: {min(len(self), MAX_TRIES)} images in a row cannot be read, the last for this reason: "
-            f"{reason}. Curate the pool, or check that its files are where they were"
-        )
 
 
 class RestartableLoader(DataLoader):
@@ -170,7 +124,7 @@ class PretrainDataModule(LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader:
-        """Batches {"views": uint8 [2, B, 3, S, S], "index": int64 [B], "replaced": int64 [1]} of this rank."""
+        """Batches of `TwoViewDataset`, this rank's share."""
         assert self.rows is not None  # setup has run
         self._check_restored()
         rank, world_size = self._ranks()

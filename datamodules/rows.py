@@ -19,14 +19,19 @@ from datamodules.labelled import centre_crop
 from datamodules.store import ImageStore, StoreError
 
 PLACE_COLUMNS = ["key", "root", "shard", "offset", "size"]
+ROW_COLUMNS = [*PLACE_COLUMNS, "source"]
 
 
 @dataclass(frozen=True)
 class ImageRows:
-    """Where the images lie: Arrow columns key, root, shard, offset, size, and the folder of each root."""
+    """Where the images lie: Arrow columns key, root, shard, offset, size, source; and the folder of each root."""
 
     table: pa.Table
     roots: dict[str, Path]
+
+    def synthetic(self) -> np.ndarray:
+        """Bool [N]: whether an image is generated; the rest is real, or unknown."""
+        return np.asarray(pc.fill_null(pc.equal(self.table["source"], "synthetic"), False).combine_chunks())
 
     def fingerprint(self) -> str:
         """Identity of the set of images: a hash of the keys in order."""
@@ -48,14 +53,14 @@ def read_rows(source: str | Path) -> ImageRows:
             "A manifest is written by `curate`"
         )
     if path.suffix == ".parquet":
-        table = pq.read_table(path, columns=PLACE_COLUMNS)
+        table = pq.read_table(path, columns=ROW_COLUMNS)
         stored = read_json(path.parent / "roots.json")
         if stored is None:
             raise FileNotFoundError(f"data.source: roots.json is missing beside {path}; copy it with the manifest")
         roots = {name: Path(folder) for name, folder in stored.items()}
     else:
         try:
-            table = index_pool(path).select(PLACE_COLUMNS)
+            table = index_pool(path).select(ROW_COLUMNS)
         except ValueError as error:
             raise ValueError(f"data.source: {error}") from error
         roots = {"pool": path if path.is_dir() else path.parent}

@@ -36,7 +36,9 @@ class _Rows(Dataset):
 
 
 class GlobalBatches(_Sampler):
-    """This rank's share of each global batch, as (epoch, rows int64 [batch_size / world_size]).
+    """This rank's share of each global batch, as (passes, rows), both int64 [batch_size / world_size].
+
+    A row's pass is how often it has been due before, here the epoch.
 
     The order depends on seed and epoch only, so the same images meet in a batch whatever the number of ranks; the
     rows that fill no batch at the end are left out, others in each epoch.
@@ -69,13 +71,13 @@ class GlobalBatches(_Sampler):
         """Batches of a whole epoch."""
         return self.rows // self.batch_size
 
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         epoch, done = self.place() if self.place else (self.epoch, 0)
         order = epoch_order(self.rows, self.order_seed, epoch)
         share = self.batch_size // self.world_size
         for batch in range(done, len(self)):
             start = batch * self.batch_size + self.rank * share
-            yield epoch, order[start : start + share]
+            yield np.full(share, epoch), order[start : start + share]
 
 
 class RankRows(_Sampler):

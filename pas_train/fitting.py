@@ -170,7 +170,7 @@ def evaluate(cli: "PasCLI", model: Any, trained: nn.Module, untrained: nn.Module
     mean = [float(value) / 255 for value in model.mean.flatten()]
     std = [float(value) / 255 for value in model.std.flatten()]
     device = cli.trainer.strategy.root_device
-    size = int(getattr(cli.datamodule, "image_size", None) or model.hparams["image_size"])
+    size = int(getattr(cli.datamodule, "image_size", None) or model.image_size)
     return evaluation.run(trained, untrained, mean, std, device, cli.workspace, size)
 
 

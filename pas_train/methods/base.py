@@ -1,44 +1,68 @@
-"""What every pretraining method shares: optimiser, schedules per step, the online k-NN protocol, failure watching."""
+"""What every pretraining method shares: backbone, optimiser, learning rate per step, the online k-NN protocol."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pas_train.backbones import build_backbone, has_batch_norm, is_transformer
 from pas_train.evaluation.knn import knn_predict
 from pas_train.losses import gather_rows
 from pas_train.optim import LARS, warmup_cosine
+from pas_train.watch import Watch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-COLLAPSED_STD = 0.02  # of 1 for embeddings that use all directions evenly
 
 
 class PretrainingMethod(LightningModule):
-    """Base of the methods. A subclass sets `backbone` and writes `training_step`, ending it with `report`.
+    """Base of the methods. A subclass adds its heads (inside `seeded`) and writes `training_step`.
 
-    Training batches: {"views": uint8 [2, B, 3, S, S], "index": int64 [B], "replaced": int64 [1]}. Validation loaders:
-    the labelled bank, then the labelled queries, of {"image": uint8 [B, 3, S, S], "label": [B], "index": [B]}.
+    Training batches: those of `datamodules.two_views.TwoViewDataset`, whose "views" are uint8 [2, B, 3, S, S].
+    `training_step` ends with `report`. Validation loaders: the labelled bank, then the labelled queries, of
+    {"image": uint8 [B, 3, S, S], "label": [B], "index": [B]}.
+
+    Args:
+        backbone: name of a timm model.
+        base_lr: learning rate at a global batch of 256; scaled linearly with the batch.
+        warmup_epochs: epochs of linear warm-up; a cosine to 0 follows.
+        weight_decay: of all parameters with adamw, of weights only with lars.
+        optimizer: adamw or lars.
+        image_size: side of the views in pixels.
+        seed: of the initial weights.
+        fixed_position: MoCo v3's sine-cosine position embedding (vision transformers only).
+        frozen_patches: a random patch projection that is never trained (vision transformers only).
+        paper_init: MoCo v3's initial weights (vision transformers only).
+        small_images: a 3x3 stem without pooling (ResNets only).
+        backbone_options: further arguments of the timm model; {"num_heads": 12} makes timm's ViT-S the paper's.
+        mean: of the colours in [0, 1], taken off on the device.
+        std: of the colours.
     """
 
-    backbone: nn.Module
     mean: Tensor
     std: Tensor
 
     def __init__(
         self,
+        backbone: str,
         base_lr: float,
         warmup_epochs: float,
         weight_decay: float,
         optimizer: Literal["adamw", "lars"],
-        mean: Sequence[float],
-        std: Sequence[float],
+        image_size: int = 224,
+        seed: int = 0,
+        fixed_position: bool = True,
+        frozen_patches: bool = True,
+        paper_init: bool = True,
+        small_images: bool = False,
+        backbone_options: Mapping[str, Any] | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
         if optimizer not in ("adamw", "lars"):
@@ -46,22 +70,38 @@ class PretrainingMethod(LightningModule):
         for name, value in (("base_lr", base_lr), ("warmup_epochs", warmup_epochs), ("weight_decay", weight_decay)):
             if value < 0:
                 raise ValueError(f"model.{name} must not be negative, got {value}")
+        self.image_size = image_size
         self.base_lr = base_lr
         self.warmup_epochs = warmup_epochs
         self.weight_decay = weight_decay
         self.optimizer_name = optimizer
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
-        self._not_finite: Tensor | None = None  # stays on the device, so that watching it costs no wait per step
-        self._replaced: Tensor | int = 0  # likewise
+        self._stream = torch.Generator().manual_seed(seed).get_state()
+        with self.seeded():
+            self.backbone = build_backbone(
+                backbone, image_size, fixed_position, frozen_patches, paper_init, small_images, backbone_options
+            )
+        self.transformer = is_transformer(self.backbone)
+        self.width = int(self.backbone.num_features)  # type: ignore[arg-type]
+        # With BatchNorm each view keeps its own statistics, so the views go through the backbone one by one.
+        self.separate_views = has_batch_norm(self.backbone)
         self._embedded: tuple[list[tuple[Tensor, ...]], list[tuple[Tensor, ...]]] = ([], [])
+
+    @contextmanager
+    def seeded(self) -> Iterator[None]:
+        """Initial weights made inside come from the module's own stream, and leave the global generator alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._stream)
+            yield
+            self._stream = torch.get_rng_state()
 
     # Numbers of the step.
 
     @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of one epoch."""
-        return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
+        return int(self.trainer.num_training_batches)
 
     @property
     def total_epochs(self) -> float:
@@ -84,7 +124,19 @@ class PretrainingMethod(LightningModule):
         """The uint8 images [..., 3, S, S] as floats, less the mean and over the standard deviation of the colours."""
         return (images.to(self.std.dtype) - self.mean) / self.std
 
+    def embed_views(self, backbone: nn.Module, views: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings [B, D] of both views of [2, B, 3, S, S]: one forward, or two where BatchNorm is in the way."""
+        if self.separate_views:
+            return backbone(views[0]), backbone(views[1])
+        first, second = backbone(views.flatten(0, 1)).chunk(2)
+        return first, second
+
     # Lightning's hooks.
+
+    def configure_callbacks(self) -> list[Callback]:
+        """The watch over the training, where the trainer has none yet."""
+        present = any(isinstance(callback, Watch) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        return [] if present else [Watch()]
 
     def configure_optimizers(self) -> Optimizer:
         """One group with all trainable parameters, biases and norms included, as in MoCo v3."""
@@ -94,58 +146,32 @@ class PretrainingMethod(LightningModule):
         # Capturable state is not needed; fused is one kernel per step on CPU and GPU.
         return torch.optim.AdamW(trainable, lr=0.0, weight_decay=self.weight_decay, fused=True)
 
+    def on_fit_start(self) -> None:
+        """Refuses what would change the method."""
+        if self.trainer.accumulate_grad_batches != 1:
+            raise ValueError(
+                f"trainer.accumulate_grad_batches is {self.trainer.accumulate_grad_batches}: each image is contrasted "
+                "with the others of its global batch, and batches that are added up are smaller ones, with fewer "
+                "candidates. Leave it at 1 and lower data.batch_size, or use more devices"
+            )
+
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Sets the learning rate of this step from its fractional epoch and the global batch."""
-        global_batch = len(batch["index"]) * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        global_batch = len(batch["index"]) * self.trainer.world_size
         rate = warmup_cosine(self.fractional_epoch, self.base_lr, global_batch, self.warmup_epochs, self.total_epochs)
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
 
-    def report(self, loss: Tensor, embeddings: Tensor, **numbers: float) -> None:
-        """Logs a training step and watches for a loss that is not finite.
+    def report(self, loss: Tensor, embeddings: tuple[Tensor, Tensor], **numbers: float) -> dict[str, Any]:
+        """Logs a training step; returns what `training_step` returns, which `Watch` reads.
 
-        embeddings: the backbone's of one view [B, D]. `train/feature_std` is the standard deviation of the
-        normalised embeddings per dimension, times sqrt(D): about 1 when all directions are used, 0 after collapse.
+        embeddings: the backbone's of both views, each [B, D].
         """
-        bad = ~torch.isfinite(loss.detach())
-        self._not_finite = bad if self._not_finite is None else self._not_finite | bad
-        spread = F.normalize(embeddings.detach().float(), dim=1).std(dim=0).mean() * embeddings.shape[1] ** 0.5
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/loss", loss.detach(), prog_bar=True)
-        self.log_dict({"train/lr": rate, "train/feature_std": spread, **numbers})
-
-    def on_train_batch_end(self, outputs: Any, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Stops a training whose loss is no number; on a GPU at the interval of the log, as looking waits for it."""
-        self._replaced = self._replaced + batch["replaced"] if "replaced" in batch else self._replaced
-        interval = max(1, self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
-        if self.device.type == "cpu" or self.trainer.global_step % interval == 0:
-            self._stop_if_not_finite()
-
-    def on_train_epoch_end(self) -> None:
-        """Names a collapse, and logs how many images were replaced by the next since the training (re)started."""
-        self._stop_if_not_finite()
-        replaced = gather_rows(torch.as_tensor(self._replaced, device=self.device).reshape(1)).sum()
-        self.log("train/replaced_images", replaced.float(), sync_dist=True)
-        spread = self.trainer.callback_metrics.get("train/feature_std")
-        if spread is not None and float(spread) < COLLAPSED_STD:
-            rank_zero_warn(
-                f"The embeddings have collapsed: train/feature_std is {float(spread):.4f} (about 1 is healthy). Lower "
-                "model.base_lr, lengthen model.warmup_epochs or raise data.batch_size."
-            )
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps weights that are no numbers out of checkpoints."""
-        self._stop_if_not_finite()
-
-    def _stop_if_not_finite(self) -> None:
-        if self._not_finite is not None and bool(self._not_finite):
-            self._not_finite = None
-            raise ValueError(
-                f"The loss is not a finite number at step {self.trainer.global_step}, epoch "
-                f"{self.fractional_epoch:.2f}. Lower model.base_lr ({self.base_lr}), lengthen model.warmup_epochs "
-                f"({self.warmup_epochs}) or use trainer.precision 32-true; then continue from the last checkpoint."
-            )
+        self.log_dict({"train/lr": rate, **numbers})
+        return {"loss": loss, "embeddings": embeddings[0].detach()}
 
     # The online k-NN protocol.
 

@@ -126,7 +126,7 @@ def dataset(folder: Path, crop_scale: float = 1.0, seed: int = 0) -> CaptionData
 def test_caption_dataset__pairs_stay_together(tmp_path: Path) -> None:
     write(tmp_path, {f"{number}.png": picture(number) for number in range(5)})
     write(tmp_path, {f"{number}.txt": b"%d" % number for number in range(5)})
-    batch = dataset(tmp_path)[0, [3, 0, 4]]
+    batch = dataset(tmp_path)[[0, 0, 0], [3, 0, 4]]
     assert batch["caption"] == ["3", "0", "4"] and batch["image"].shape == (3, 3, 8, 8)
     expected = [Prepare()(np.asarray(Image.open(tmp_path / f"{number}.png"))) for number in (3, 0, 4)]
     np.testing.assert_array_equal(batch["image"].numpy(), expected)
@@ -135,20 +135,20 @@ def test_caption_dataset__pairs_stay_together(tmp_path: Path) -> None:
 def test_caption_dataset__an_unreadable_pair_gives_way_to_the_next(tmp_path: Path) -> None:
     files = {"0.png": picture(0), "1.png": b"broken", "2.png": picture(2), "3.png": b""}
     data = dataset(write(tmp_path, files | {f"{number}.txt": b"%d" % number for number in range(4)}))
-    assert data[0, [0, 1, 2, 3]]["caption"] == ["0", "2", "2", "0"]
+    assert data[[0] * 4, [0, 1, 2, 3]]["caption"] == ["0", "2", "2", "0"]
     data = dataset(tmp_path)
     (tmp_path / "0.png").unlink()
-    assert data[0, [0]]["caption"] == ["2"]
+    assert data[[0], [0]]["caption"] == ["2"]
     (tmp_path / "2.png").write_bytes(b"x")
     with pytest.raises(ValueError, match="data.sources: 4 images in a row cannot be read"):
-        data[0, [0]]
+        data[[0], [0]]
 
 
 def test_caption_dataset__crops_by_seed_epoch_and_row(tmp_path: Path) -> None:
     write(tmp_path, {f"{number}.png": picture(7) for number in range(2)})
 
     def image(seed: int = 0, epoch: int = 0, row: int = 0) -> torch.Tensor:
-        return dataset(tmp_path, 0.3, seed)[epoch, [row]]["image"]
+        return dataset(tmp_path, 0.3, seed)[[epoch], [row]]["image"]
 
     assert (image() == image()).all()
     assert all((image(**other) != image()).any() for other in ({"seed": 1}, {"epoch": 1}, {"row": 1}))
