@@ -6,14 +6,18 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from datamodules.decoding import ImageLimits
+from datamodules.image_source import ImageSource
 from datamodules.labelled import LIMITS, LabelledDataset, LabelledImages, read_labelled
-from datamodules.rows import ImageRows, PlainBatches, read_rows
+from datamodules.rows import PlainBatches, read_rows
 from datamodules.sampling import GlobalBatches, RankRows
 from datamodules.two_views import TwoViewDataset
 from datamodules.views import VIEW_1, VIEW_2, ViewPair, ViewSettings, pixel_functions
+
+NAMED = 3  # images that cannot be read, by name in the warning
 
 
 class RestartableLoader(DataLoader):
@@ -91,9 +95,10 @@ class PretrainDataModule(LightningDataModule):
         self.knn_queries = knn_queries
         self.limits = limits
         self.prefetch_factor = prefetch_factor
-        self.rows: ImageRows | None = None
+        self.rows: ImageSource | None = None
         self.knn_sets: list[LabelledImages] = []
         self._restored: dict[str, Any] | None = None
+        self._named = False  # whether images that cannot be read were told
 
     def setup(self, stage: str) -> None:
         """Reads the index (fit) and the labelled sets; checks that the batch fits the data and the devices."""
@@ -117,9 +122,9 @@ class PretrainDataModule(LightningDataModule):
                 f"data.batch_size {self.batch_size} cannot be shared among {world_size} devices; it is the batch of "
                 f"all together, so make it a multiple of {world_size}"
             )
-        if self.rows.table.num_rows < self.batch_size:
+        if len(self.rows) < self.batch_size:
             raise ValueError(
-                f"data.batch_size is {self.batch_size}, but {self.source} has only {self.rows.table.num_rows} images; "
+                f"data.batch_size is {self.batch_size}, but {self.source} has only {len(self.rows)} images; "
                 f"lower data.batch_size"
             )
 
@@ -128,7 +133,7 @@ class PretrainDataModule(LightningDataModule):
         assert self.rows is not None  # setup has run
         self._check_restored()
         rank, world_size = self._ranks()
-        sampler = GlobalBatches(self.rows.table.num_rows, self.batch_size, self.seed, rank, world_size)
+        sampler = GlobalBatches(len(self.rows), self.batch_size, self.seed, rank, world_size)
         trainer = self.trainer
         if trainer is not None:
             sampler.place = lambda: place_of(trainer, len(sampler))
@@ -161,6 +166,17 @@ class PretrainDataModule(LightningDataModule):
         options = self._workers() | {"persistent_workers": False}
         sampler = range(rank, len(dataset), world_size)  # ranks need not have as many: nothing is exchanged
         return DataLoader(dataset, batch_size=None, sampler=sampler, collate_fn=_as_it_is, **options)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Names the first images that could not be read, once; all are counted in train/replaced_images."""
+        unreadable = batch.pop("unreadable", []) if isinstance(batch, dict) else []
+        if unreadable and not self._named:
+            self._named = True
+            rank_zero_warn(
+                f"data.source: images that cannot be read give place to the next one; the first: "
+                f"{'; '.join(unreadable[:NAMED])}. train/replaced_images counts them"
+            )
+        return batch
 
     def state_dict(self) -> dict[str, Any]:
         """What must be the same for a checkpoint to continue on the same batches."""

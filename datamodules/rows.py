@@ -1,7 +1,7 @@
 """The images of a data set in order: where they lie, and plain batches of them."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +12,48 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.decoding import ImageLimits, RefusedImage, decode_rgb
+from datamodules.decoding import ImageLimits, RefusedImage
 from datamodules.files import read_json
+from datamodules.image_source import ImageSource
 from datamodules.indexing import index_pool
 from datamodules.labelled import centre_crop
 from datamodules.store import ImageStore, StoreError
 
-PLACE_COLUMNS = ["key", "root", "shard", "offset", "size"]
-ROW_COLUMNS = [*PLACE_COLUMNS, "source"]
+ROW_COLUMNS = ["key", "root", "shard", "offset", "size", "source"]
 
 
-@dataclass(frozen=True)
-class ImageRows:
+class ImageRows(ImageSource):
     """Where the images lie: Arrow columns key, root, shard, offset, size, source; and the folder of each root."""
 
-    table: pa.Table
-    roots: dict[str, Path]
+    def __init__(self, table: pa.Table, roots: Mapping[str, Path]) -> None:
+        self.table, self.roots = table, dict(roots)
+        self.store = ImageStore(self.roots)
+        root = table["root"].combine_chunks().dictionary_encode()
+        self._root_names = root.dictionary.to_pylist()
+        # A worker reads no Arrow scalar per image but the shard's name.
+        self._root, self._offset, self._size = (
+            column.to_numpy(zero_copy_only=False)
+            for column in (root.indices, table["offset"].combine_chunks(), table["size"].combine_chunks())
+        )
+        self._shard = table["shard"].combine_chunks()
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def read(self, row: int) -> bytes:
+        """The encoded image: one read of its bytes."""
+        root = self._root_names[self._root[row]]
+        return self.store.read(root, self._shard[row].as_py(), int(self._offset[row]), int(self._size[row]))
+
+    def describe(self, row: int) -> str:
+        """The file, and the key of an image inside a shard."""
+        path = str(self.store.path(self._root_names[self._root[row]], self._shard[row].as_py()))
+        key = self.table["key"][row].as_py()
+        return path if path.endswith(key) else f"{key} in {path}"
+
+    def keys(self) -> pa.ChunkedArray:
+        """The keys of the index."""
+        return self.table["key"]
 
     def synthetic(self) -> np.ndarray:
         """Bool [N]: whether an image is generated; the rest is real, or unknown."""
@@ -80,21 +106,19 @@ class PlainBatches(Dataset):
     Items are {"image": uint8 [B, 3, S, S], "row": int64 [B]}; an image that cannot be read has no row, so B may be 0.
     """
 
-    def __init__(self, rows: ImageRows, image_size: int, batch_size: int, limits: ImageLimits) -> None:
-        self.places = [rows.table[name].combine_chunks() for name in PLACE_COLUMNS[1:]]
-        self.store = ImageStore(rows.roots)
+    def __init__(self, source: ImageSource, image_size: int, batch_size: int, limits: ImageLimits) -> None:
+        self.source = source
         self.image_size, self.batch_size, self.limits = image_size, batch_size, limits
 
     def __len__(self) -> int:
-        return -(-len(self.places[0]) // self.batch_size)
+        return -(-len(self.source) // self.batch_size)
 
     def __getitem__(self, batch: int) -> dict[str, Tensor]:
         first = batch * self.batch_size
         images, rows = [], []
-        for row in range(first, min(first + self.batch_size, len(self.places[0]))):
-            root, shard, offset, size = (column[row].as_py() for column in self.places)
+        for row in range(first, min(first + self.batch_size, len(self.source))):
             try:
-                pixels = decode_rgb(self.store.read(root, shard, offset, size), self.limits)
+                pixels = self.source.pixels(row, self.limits)
             except (RefusedImage, StoreError, OSError):
                 continue
             images.append(centre_crop(pixels, self.image_size))

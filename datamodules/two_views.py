@@ -1,13 +1,14 @@
 """Batches of two augmented views of images, read and cropped in the workers."""
 
+from typing import Any
+
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.decoding import ImageLimits, RefusedImage, decode_rgb
-from datamodules.rows import PLACE_COLUMNS, ImageRows
-from datamodules.store import ImageStore, StoreError
+from datamodules.decoding import ImageLimits, RefusedImage
+from datamodules.image_source import ImageSource
+from datamodules.store import StoreError
 from datamodules.views import ViewPair
 
 MAX_TRIES = 1000  # images in a row that cannot be read before the training says that something is wrong
@@ -17,46 +18,48 @@ class TwoViewDataset(Dataset):
     """Batches of two views: (passes int64 [B], rows int64 [B]) -> a dictionary of tensors.
 
     views: uint8 [2, B, 3, S, S]. index: int64 [B], the row that is shown. synthetic: bool [B], whether it is
-    generated. replaced: int64 [1], how many images could not be read and gave place to the next row.
+    generated. replaced: int64 [1], how many images could not be read and gave place to the next row. unreadable: where
+    there are such, a list of sentences that say which and why.
     A pass is how often the row has been due before: the numbers of its views are drawn from (seed, pass, row).
     """
 
-    def __init__(self, rows: ImageRows, pair: ViewPair, limits: ImageLimits) -> None:
-        self.places = [rows.table[name].combine_chunks() for name in PLACE_COLUMNS[1:]]
-        self.synthetic = rows.synthetic()
-        self.store = ImageStore(rows.roots)
+    def __init__(self, source: ImageSource, pair: ViewPair, limits: ImageLimits) -> None:
+        self.source = source
+        self.synthetic = source.synthetic()
         self.pair = pair
         self.limits = limits
 
     def __len__(self) -> int:
-        return len(self.places[0])
+        return len(self.source)
 
-    def __getitem__(self, place: tuple[np.ndarray, np.ndarray]) -> dict[str, Tensor]:
+    def __getitem__(self, place: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
         passes, rows = place
         size = self.pair.size
         views = torch.empty((2, len(rows), 3, size, size), dtype=torch.uint8)
         shown = np.array(rows, dtype=np.int64)
+        failed: list[str] = []
         for i, (visit, row) in enumerate(zip(passes.tolist(), rows.tolist(), strict=True)):
-            image, shown[i] = self.read(row)
+            image, shown[i] = self.read(row, failed)
             # The numbers are drawn for the row that was due, so a repaired image changes nothing else.
             self.pair(image, visit, row, views[:, i].numpy())
         replaced = int((shown != rows).sum())
-        return {
+        batch = {
             "views": views,
             "index": torch.from_numpy(shown),
             "synthetic": torch.from_numpy(self.synthetic[shown]),
             "replaced": torch.tensor([replaced]),
         }
+        return batch | ({"unreadable": failed} if failed else {})
 
-    def read(self, row: int) -> tuple[np.ndarray, int]:
-        """The pixels of a row and its number, or those of the next row that can be read."""
+    def read(self, row: int, failed: list[str]) -> tuple[np.ndarray, int]:
+        """The pixels of a row and its number, or those of the next row that can be read; says in `failed` why."""
         for tries in range(min(len(self), MAX_TRIES)):
             candidate = (row + tries) % len(self)
-            root, shard, offset, size = (column[candidate].as_py() for column in self.places)
             try:
-                return decode_rgb(self.store.read(root, shard, offset, size), self.limits), candidate
+                return self.source.pixels(candidate, self.limits), candidate
             except (RefusedImage, StoreError, OSError) as error:
                 reason = error
+                failed.append(f"{self.source.describe(candidate)}: {error}")
         raise ValueError(
             f"data.source: {min(len(self), MAX_TRIES)} images in a row cannot be read, the last for this reason: "
             f"{reason}. Curate the pool, or check that its files are where they were"

@@ -66,7 +66,7 @@ def predict(cli: "PasCLI", model: LightningModule, data: LightningDataModule, ck
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--output: {folder} is a file; give a folder for the Parquet files")
     with atomic(folder / f"{trainer.global_rank:05d}.parquet") as temporary:
-        with EmbeddingWriter(temporary, images.table["key"], int(cast(int, backbone_of(model).num_features))) as writer:
+        with EmbeddingWriter(temporary, images.keys(), int(cast(int, backbone_of(model).num_features))) as writer:
             trainer.callbacks.append(writer)
             trainer.predict(model, datamodule=data, return_predictions=False)
     trainer.strategy.barrier()
@@ -76,6 +76,6 @@ def predict(cli: "PasCLI", model: LightningModule, data: LightningDataModule, ck
                 file.unlink()
         files = [folder / f"{rank:05d}.parquet" for rank in range(trainer.world_size)]
         count = sum(pq.read_metadata(file).num_rows for file in files)
-        total = images.table.num_rows
+        total = len(images)
         left = f"; {total - count} could not be read" if count < total else ""
         print(f"embeddings  {folder}: {count} of {total} images{left}")
