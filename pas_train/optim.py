@@ -1,12 +1,14 @@
-"""Schedules in fractional epochs, and the LARS of MoCo v3."""
+"""Schedules in fractional epochs, the optimisers by name, and the LARS of MoCo v3."""
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+OptimizerName = Literal["adamw", "lars", "lars_timm"]
 
 
 def warmup_cosine(epoch: float, base_lr: float, batch_size: int, warmup_epochs: float, epochs: float) -> float:
@@ -83,3 +85,33 @@ class LARS(Optimizer):
         torch._foreach_mul_(momenta, group["momentum"])
         torch._foreach_add_(momenta, updates)
         torch._foreach_add_(params, momenta, alpha=-group["lr"])
+
+
+def check_optimizer(name: str) -> None:
+    """Raises ValueError with the choices for an optimiser that `build_optimizer` does not know."""
+    if name not in get_args(OptimizerName):
+        raise ValueError(f"model.optimizer: {name!r} is not known; choices: {', '.join(get_args(OptimizerName))}")
+
+
+def build_optimizer(name: OptimizerName, params: Iterable[Tensor], weight_decay: float) -> Optimizer:
+    """The optimiser for trainable parameters, learning rate 0 until the schedule sets it.
+
+    adamw: all in one group, biases and norms included, as in MoCo v3. lars: MoCo v3's `LARS`. lars_timm: timm's, as in
+    lightly and most SimCLR code; its rate is trust * |p| / (|g| + weight_decay * |p|), with g before the decay, where
+    MoCo v3 divides by |g + weight_decay * p|. Both leave parameters of one dimension out of rate and decay; timm's
+    does so by a group without decay, and needs `always_adapt` to scale the weights where there is no decay at all.
+    """
+    check_optimizer(name)
+    trainable = [p for p in params if p.requires_grad]
+    if name == "adamw":  # capturable state is not needed; fused is one kernel per step on CPU and GPU
+        return torch.optim.AdamW(trainable, lr=0.0, weight_decay=weight_decay, fused=True)
+    if name == "lars":
+        return LARS(trainable, weight_decay=weight_decay)
+    from timm.optim.lars import Lars
+
+    weights, others = [p for p in trainable if p.ndim > 1], [p for p in trainable if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": weights, "weight_decay": weight_decay, "always_adapt": True},
+        {"params": others, "weight_decay": 0.0, "always_adapt": False},
+    ]
+    return Lars([group for group in groups if group["params"]], lr=0.0, momentum=0.9)

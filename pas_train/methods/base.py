@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 from pas_train.backbones import build_backbone, has_batch_norm, is_transformer
 from pas_train.evaluation.knn import knn_predict
 from pas_train.losses import gather_rows
-from pas_train.optim import LARS, warmup_cosine
+from pas_train.optim import OptimizerName, build_optimizer, check_optimizer, warmup_cosine
+from pas_train.ranks import prepare_ranks
 from pas_train.watch import Watch
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -32,7 +33,7 @@ class PretrainingMethod(LightningModule):
         base_lr: learning rate at a global batch of 256; scaled linearly with the batch.
         warmup_epochs: epochs of linear warm-up; a cosine to 0 follows.
         weight_decay: of all parameters with adamw, of weights only with lars.
-        optimizer: adamw or lars.
+        optimizer: adamw, lars (MoCo v3's) or lars_timm (the form of timm and lightly).
         image_size: side of the views in pixels.
         seed: of the initial weights.
         fixed_position: MoCo v3's sine-cosine position embedding (vision transformers only).
@@ -42,6 +43,8 @@ class PretrainingMethod(LightningModule):
         backbone_options: further arguments of the timm model; {"num_heads": 12} makes timm's ViT-S the paper's.
         mean: of the colours in [0, 1], taken off on the device.
         std: of the colours.
+        sync_batchnorm: batch norms take mean and variance over the batches of all processes, as in the papers; false
+            makes them, and with them the training, depend on how many processes there are.
     """
 
     mean: Tensor
@@ -53,7 +56,7 @@ class PretrainingMethod(LightningModule):
         base_lr: float,
         warmup_epochs: float,
         weight_decay: float,
-        optimizer: Literal["adamw", "lars"],
+        optimizer: OptimizerName,
         image_size: int = 224,
         seed: int = 0,
         fixed_position: bool = True,
@@ -63,10 +66,10 @@ class PretrainingMethod(LightningModule):
         backbone_options: Mapping[str, Any] | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        sync_batchnorm: bool = True,
     ) -> None:
         super().__init__()
-        if optimizer not in ("adamw", "lars"):
-            raise ValueError(f"model.optimizer: {optimizer!r} is not known; choices: adamw, lars")
+        check_optimizer(optimizer)
         for name, value in (("base_lr", base_lr), ("warmup_epochs", warmup_epochs), ("weight_decay", weight_decay)):
             if value < 0:
                 raise ValueError(f"model.{name} must not be negative, got {value}")
@@ -74,7 +77,8 @@ class PretrainingMethod(LightningModule):
         self.base_lr = base_lr
         self.warmup_epochs = warmup_epochs
         self.weight_decay = weight_decay
-        self.optimizer_name = optimizer
+        self.sync_batchnorm = sync_batchnorm
+        self.optimizer_name: OptimizerName = optimizer
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
         self._stream = torch.Generator().manual_seed(seed).get_state()
@@ -133,18 +137,19 @@ class PretrainingMethod(LightningModule):
 
     # Lightning's hooks.
 
+    def setup(self, stage: str) -> None:
+        """Before a training on several ranks: what makes it the same as on one."""
+        if stage == "fit":
+            prepare_ranks(self.trainer, self, self.sync_batchnorm)
+
     def configure_callbacks(self) -> list[Callback]:
         """The watch over the training, where the trainer has none yet."""
         present = any(isinstance(callback, Watch) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
         return [] if present else [Watch()]
 
     def configure_optimizers(self) -> Optimizer:
-        """One group with all trainable parameters, biases and norms included, as in MoCo v3."""
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        if self.optimizer_name == "lars":
-            return LARS(trainable, weight_decay=self.weight_decay)
-        # Capturable state is not needed; fused is one kernel per step on CPU and GPU.
-        return torch.optim.AdamW(trainable, lr=0.0, weight_decay=self.weight_decay, fused=True)
+        """The named optimiser over all trainable parameters; frozen ones are left out."""
+        return build_optimizer(self.optimizer_name, self.parameters(), self.weight_decay)
 
     def on_fit_start(self) -> None:
         """Refuses what would change the method."""
@@ -163,7 +168,7 @@ class PretrainingMethod(LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = rate
 
-    def report(self, loss: Tensor, embeddings: tuple[Tensor, Tensor], **numbers: float) -> dict[str, Any]:
+    def report(self, loss: Tensor, embeddings: tuple[Tensor, Tensor], **numbers: float | Tensor) -> dict[str, Any]:
         """Logs a training step; returns what `training_step` returns, which `Watch` reads.
 
         embeddings: the backbone's of both views, each [B, D].

@@ -1,7 +1,7 @@
 """MoCo v3 (Chen, Xie, He 2021, "An Empirical Study of Training Self-Supervised Vision Transformers")."""
 
 import copy
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from pas_train.heads import moco_v3_predictor, moco_v3_projector
 from pas_train.losses import moco_v3_loss
 from pas_train.methods.base import PretrainingMethod
-from pas_train.optim import momentum_cosine
+from pas_train.optim import OptimizerName, momentum_cosine
 
 
 class MoCoV3(PretrainingMethod):
@@ -25,7 +25,7 @@ class MoCoV3(PretrainingMethod):
         base_lr: learning rate at a global batch of 256; scaled linearly with the batch.
         warmup_epochs: epochs of linear warm-up; a cosine to 0 follows.
         weight_decay: of all parameters with adamw, of weights only with lars.
-        optimizer: adamw or lars.
+        optimizer: adamw, lars or lars_timm.
         projector_hidden: width of the heads' hidden layers.
         projector_dim: width of the embedding that is contrasted.
         common: what every method takes, see `PretrainingMethod`.
@@ -39,7 +39,7 @@ class MoCoV3(PretrainingMethod):
         base_lr: float = 1.5e-4,
         warmup_epochs: float = 40,
         weight_decay: float = 0.1,
-        optimizer: Literal["adamw", "lars"] = "adamw",
+        optimizer: OptimizerName = "adamw",
         projector_hidden: int = 4096,
         projector_dim: int = 256,
         **common: Any,
@@ -62,13 +62,12 @@ class MoCoV3(PretrainingMethod):
         """The whole method: queries, momentum update, keys, loss."""
         views = self.normalise(batch["views"])
         embeddings1, embeddings2 = self.embed_views(self.backbone, views)
-        q1 = self.predictor(self.projector(embeddings1))
-        q2 = self.predictor(self.projector(embeddings2))
+        q1, q2 = self.predictor(self.projector(torch.cat((embeddings1, embeddings2)), 2), 2).chunk(2)
         momentum = momentum_cosine(self.fractional_epoch, self.base_momentum, self.total_epochs)
         with torch.no_grad():
             self.update_momentum_encoder(momentum)
-            momentum1, momentum2 = self.embed_views(self.momentum_backbone, views)
-            k1, k2 = self.momentum_projector(momentum1), self.momentum_projector(momentum2)
+            momenta = self.embed_views(self.momentum_backbone, views)
+            k1, k2 = self.momentum_projector(torch.cat(momenta), 2).chunk(2)
         loss = moco_v3_loss(q1, q2, k1, k2, self.temperature)
         return self.report(loss, (embeddings1, embeddings2), **{"train/momentum": momentum})
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 import torch.nn.functional as F
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from torch import nn
@@ -22,59 +22,23 @@ from datamodules.pretrain import PretrainDataModule
 from datamodules.sampling import epoch_order
 from pas_train.methods import MoCoV3
 from pas_train.watch import Watch
+from tests.pas_train.methods.small_training import (
+    BATCH,
+    EPOCHS,
+    RESNET,
+    STEPS_PER_EPOCH,
+    VIT,
+    Record,
+    batches,
+    train,
+)
 
-VIT = {
-    "backbone": "vit_tiny_patch16_224",
-    "backbone_options": {"embed_dim": 16, "depth": 1, "num_heads": 2, "patch_size": 8},
-}
-RESNET = {
-    "backbone": "resnet18",
-    "backbone_options": {"channels": (4, 4, 8, 8), "layers": (1, 1, 1, 1)},
-    "small_images": True,
-}
 SMALL = {"image_size": 16, "projector_hidden": 24, "projector_dim": 8, "base_lr": 0.02, "warmup_epochs": 1.5}
 SMALL["base_momentum"] = 0.9  # so that ten steps show the momentum encoder
 RECIPES = {
     "vit-adamw": {**VIT, **SMALL},
     "resnet-lars": {**RESNET, **SMALL, "optimizer": "lars", "base_lr": 0.3, "temperature": 1.0, "weight_decay": 1e-4},
 }
-BATCH, STEPS_PER_EPOCH, EPOCHS = 8, 5, 2
-
-
-def batches(count: int = STEPS_PER_EPOCH, size: int = 16) -> list[dict[str, torch.Tensor]]:
-    generator = torch.Generator().manual_seed(0)
-    shape = (2, BATCH, 3, size, size)
-    return [
-        {
-            "views": torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator),
-            "index": torch.arange(BATCH),
-            "replaced": torch.zeros(1, dtype=torch.int64),
-        }
-        for _ in range(count)
-    ]
-
-
-class Record(Callback):
-    """Keeps what a training logs, step by step."""
-
-    def __init__(self) -> None:
-        self.steps: list[dict[str, float]] = []
-        self.shown: list[list[int]] = []
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
-        self.shown.append(batch["index"].tolist())
-        self.steps.append({name: float(value) for name, value in trainer.callback_metrics.items()})
-
-
-def train(module: MoCoV3, data=None, validation=None, ckpt_path=None, callbacks=(), **settings) -> Record:
-    record = Record()
-    options = {"max_epochs": EPOCHS, "accelerator": "cpu", "logger": False, "enable_checkpointing": False}
-    options |= {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    options |= {"limit_val_batches": 1.0 if validation else 0}
-    trainer = Trainer(**{**options, **settings}, callbacks=[record, *callbacks])
-    loader = DataLoader(data or batches(), batch_size=None)
-    trainer.fit(module, loader, validation or [], ckpt_path=ckpt_path)
-    return record
 
 
 def reference_losses(module: MoCoV3, recipe: dict) -> list[float]:
