@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 from datamodules.decoding import ImageLimits
 from datamodules.image_source import ImageSource
 from datamodules.labelled import LIMITS, LabelledDataset, LabelledImages, read_labelled
-from datamodules.rows import PlainBatches, read_rows
+from datamodules.rows import PlainBatches
 from datamodules.sampling import GlobalBatches, RankRows
+from datamodules.sources import SourceItem, open_sources
 from datamodules.two_views import TwoViewDataset
 from datamodules.views import VIEW_1, VIEW_2, ViewPair, ViewSettings, pixel_functions
 
@@ -48,7 +49,9 @@ class PretrainDataModule(LightningDataModule):
     """Images for pretraining, and labelled images for the online k-NN protocol.
 
     Args:
-        source: a manifest.parquet of a curated data set, a folder of images, a tar shard or a folder of shards.
+        source: a manifest.parquet of a curated data set, a folder of images, a tar shard or a folder of shards,
+            `torchvision:CLASS?root=DIR&split=train`, `hf:NAME_OR_DIR?split=train&column=image`; or a list of such, each
+            alone or as {source: ..., weight: ..., synthetic: ...}.
         batch_size: images of a step over all devices together; each device gets its share.
         image_size: side of the views in pixels.
         view1: augmentation of the first view.
@@ -63,7 +66,7 @@ class PretrainDataModule(LightningDataModule):
 
     def __init__(
         self,
-        source: str | None = None,
+        source: str | list[str | SourceItem] | None = None,
         batch_size: int = 4096,
         image_size: int = 224,
         view1: ViewSettings = VIEW_1,
@@ -110,10 +113,8 @@ class PretrainDataModule(LightningDataModule):
             return
         if stage == "fit" and not self.knn_sets and self.trainer is not None:
             self.trainer.limit_val_batches = 0  # nothing to validate on, and Lightning would warn of it
-        if self.source is None:
-            raise ValueError("data.source is missing; give a manifest.parquet, a folder of images or of tar shards")
         if self.rows is None:
-            self.rows = read_rows(self.source)
+            self.rows = open_sources(self.source)
         if stage == "predict":
             return
         _, world_size = self._ranks()

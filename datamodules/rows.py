@@ -20,6 +20,10 @@ from datamodules.labelled import centre_crop
 from datamodules.store import ImageStore, StoreError
 
 ROW_COLUMNS = ["key", "root", "shard", "offset", "size", "source"]
+KINDS = (
+    "a manifest.parquet, a folder of images or of tar shards, a tar shard, torchvision:CLASS?root=DIR or "
+    "hf:NAME_OR_DIR?split=train"
+)
 
 
 class ImageRows(ImageSource):
@@ -74,12 +78,9 @@ def read_rows(source: str | Path) -> ImageRows:
     """
     path = Path(source)
     if not path.exists():
-        raise FileNotFoundError(
-            f"data.source: {path} does not exist; give a manifest.parquet, a folder of images or of tar shards. "
-            "A manifest is written by `curate`"
-        )
+        raise FileNotFoundError(f"data.source: {path} does not exist; give {KINDS}. A manifest is written by `curate`")
     if path.suffix == ".parquet":
-        table = pq.read_table(path, columns=ROW_COLUMNS)
+        table = _read_manifest(path)
         stored = read_json(path.parent / "roots.json")
         if stored is None:
             raise FileNotFoundError(f"data.source: roots.json is missing beside {path}; copy it with the manifest")
@@ -98,6 +99,20 @@ def read_rows(source: str | Path) -> ImageRows:
             "put the folder back or correct roots.json"
         )
     return ImageRows(table.filter(pc.is_valid(table["size"])).combine_chunks(), roots)
+
+
+def _read_manifest(path: Path) -> pa.Table:
+    try:
+        names = pq.read_schema(path).names
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"data.source: {path} is no Parquet file ({error}); give a manifest of `curate`") from error
+    missing = [name for name in ROW_COLUMNS if name not in names]
+    if missing:
+        raise ValueError(
+            f"data.source: {path} has no column {', '.join(missing)}; a manifest of `curate` has them. Images that are "
+            "inside a Parquet file are read with hf:FOLDER?column=NAME"
+        )
+    return pq.read_table(path, columns=ROW_COLUMNS)
 
 
 class PlainBatches(Dataset):

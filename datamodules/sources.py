@@ -1,0 +1,102 @@
+"""Data sets by name: the strings of `data.source`, alone, in a list, or with weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from datamodules.files import within
+from datamodules.image_source import ImageSource, JoinedSources
+from datamodules.rows import KINDS, read_rows
+
+PREFIXES = ("torchvision:", "hf:")
+
+
+@dataclass(frozen=True)
+class SourceItem:
+    """One of several data sets.
+
+    Args:
+        source: As a `data.source` that stands alone.
+        weight: Its share of an epoch, relative to the others'; null: as many as it has images, in all of them.
+        synthetic: Whether its images are generated; null: as its manifest says, else real.
+    """
+
+    source: str
+    weight: float | None = None
+    synthetic: bool | None = None
+
+
+Sources = str | Sequence[str | SourceItem]
+
+
+def source_items(source: Sources | None) -> list[SourceItem]:
+    """The data sets of the setting, checked. Raises ValueError naming `data.source`."""
+    if source is None:
+        raise ValueError(f"data.source is missing; give {KINDS}, or a list of them")
+    given = [source] if isinstance(source, str) else source
+    items = [SourceItem(item) if isinstance(item, str) else item for item in given]
+    if not items or not all(item.source for item in items):
+        raise ValueError(f"data.source is empty; give {KINDS}, or a list of them")
+    weights = [item.weight for item in items]
+    for item in items:
+        if item.weight is not None and not 0 < item.weight < float("inf"):
+            raise ValueError(
+                f"data.source: the weight of {item.source} must be above 0, got {item.weight}; leave a data set out "
+                "of the list to train without it"
+            )
+    if any(weight is None for weight in weights) and any(weight is not None for weight in weights):
+        bare = next(item.source for item in items if item.weight is None)
+        raise ValueError(f"data.source: {bare} has no weight, but others have; give every data set one, or none")
+    return items
+
+
+def placed(source: Sources | None, workspace: Path) -> Sources | None:
+    """The setting with every `workspace:` path made real."""
+    if source is None or isinstance(source, str):
+        return None if source is None else _placed(source, workspace)
+    items = [SourceItem(item) if isinstance(item, str) else item for item in source]
+    return [SourceItem(_placed(item.source, workspace), item.weight, item.synthetic) for item in items]
+
+
+def _placed(source: str, workspace: Path) -> str:
+    return source if source.startswith(PREFIXES) else str(within(source, workspace))
+
+
+def open_source(source: str) -> ImageSource:
+    """One data set. Raises ValueError or FileNotFoundError naming `data.source`."""
+    kind, colon, rest = source.partition(":")
+    name, _, query = rest.partition("?")
+    if colon and kind + colon in PREFIXES:
+        options = _options(query, source)
+        if kind == "torchvision":
+            from datamodules.torchvision_source import TorchvisionSource
+
+            return TorchvisionSource(name, options, source)
+        from datamodules.hf_source import HuggingFaceSource
+
+        unknown = sorted(set(options) - {"split", "column", "config"})
+        if unknown:
+            raise ValueError(f"data.source: {source}: no option {', '.join(unknown)}; there are split, column, config")
+        split, column, config = options.get("split", "train"), options.get("column"), options.get("config")
+        return HuggingFaceSource(name, split, column, config, source)
+    return read_rows(source)
+
+
+def open_sources(source: Sources | None) -> ImageSource:
+    """All data sets of the setting as one. Raises ValueError or FileNotFoundError naming `data.source`."""
+    items = source_items(source)
+    parts = [open_source(item.source) for item in items]
+    if len(parts) == 1 and items[0].synthetic is None:
+        return parts[0]
+    return JoinedSources(parts, [item.synthetic for item in items])
+
+
+def _options(query: str, source: str) -> dict[str, str]:
+    options = {}
+    for pair in filter(None, query.split("&")):
+        key, equals, value = pair.partition("=")
+        if not equals or not value:
+            raise ValueError(f"data.source: {source}: {pair} is no KEY=VALUE; write {source.split('?')[0]}?KEY=VALUE")
+        options[key] = unquote(value)
+    return options

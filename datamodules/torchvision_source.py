@@ -1,0 +1,130 @@
+"""Images of a torchvision data set: `torchvision:CLASS?root=DIR&split=train`."""
+
+import difflib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.decoding import DAMAGE, RefusedImage
+from datamodules.image_source import ImageSource
+
+OPEN = ("transform", "target_transform", "transforms", "loader", "is_valid_file")  # not of a string
+
+
+class TorchvisionSource(ImageSource):
+    """The first element of each item; file by file as bytes where the class reads files, else as pixels.
+
+    Args:
+        name: of a class of torchvision.datasets.
+        options: its arguments, as text.
+        spec: how the person wrote it; errors name it.
+    """
+
+    def __init__(self, name: str, options: dict[str, str], spec: str) -> None:
+        self.spec = spec
+        self.images = _open(name, options, spec)
+        if not hasattr(self.images, "__len__") or not hasattr(self.images, "__getitem__"):
+            raise ValueError(f"data.source: {spec} gives no access by number; use a class of images")
+        if len(self.images) and not isinstance(self._first(0), _kinds()):
+            raise ValueError(
+                f"data.source: the items of {spec} begin with {type(self._first(0)).__name__}, not with an image"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, row: int) -> bytes | np.ndarray:
+        """Bytes of a file, or uint8 [H, W, 3]."""
+        image = self._first(row)
+        if isinstance(image, bytes):
+            return image
+        if isinstance(image, np.ndarray):
+            return image
+        try:
+            return np.asarray(image.convert("RGB"))
+        except DAMAGE as error:
+            raise RefusedImage("truncated", str(error)) from None
+
+    def describe(self, row: int) -> str:
+        """The file where the class has a list of them, else the row."""
+        for name in ("samples", "imgs", "_samples", "_image_files", "_images"):
+            files = getattr(self.images, name, None)
+            if isinstance(files, list) and len(files) == len(self):
+                return str(files[row][0] if isinstance(files[row], tuple) else files[row])
+        return f"image {row} of {self.spec}"
+
+    def _first(self, row: int) -> Any:
+        item = self.images[row]
+        return item[0] if isinstance(item, tuple) else item
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """A torchvision loader that decodes nothing."""
+    return Path(path).read_bytes()
+
+
+def _kinds() -> tuple[type, ...]:
+    from PIL import Image
+
+    return bytes, Image.Image
+
+
+def _open(name: str, options: dict[str, str], spec: str) -> Any:
+    from torchvision import datasets
+
+    known = {n: kind for n, kind in vars(datasets).items() if inspect.isclass(kind) and hasattr(kind, "__getitem__")}
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or sorted(known)
+        raise ValueError(f"data.source: {spec}: torchvision has no data set {name}; did you mean {', '.join(close)}?")
+    parameters = _parameters(known[name])
+    unknown = sorted(set(options) - set(parameters) | set(options) & set(OPEN))
+    if unknown:
+        allowed = [parameter for parameter in parameters if parameter not in OPEN]
+        raise ValueError(f"data.source: {spec}: {name} has no {', '.join(unknown)}; it takes {', '.join(allowed)}")
+    arguments = {key: _value(text, parameters[key]) for key, text in options.items()}
+    ways: list[dict[str, Any]] = [{"loader": read_bytes}, {}] if "loader" in parameters else [{}]
+    for way in ways:
+        try:
+            images: Any = known[name](**arguments, **way)
+        except (ValueError, RuntimeError, OSError, TypeError, ModuleNotFoundError) as error:
+            raise ValueError(f"data.source: {spec}: {error}") from error
+        try:
+            if way and len(images):
+                images[0]
+            return images
+        except Exception:  # the class does more with an image than hand it on: let it decode
+            if way == ways[-1]:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _parameters(kind: type) -> dict[str, inspect.Parameter]:
+    """The arguments of a class; those of its parents where it passes the rest on."""
+    found: dict[str, inspect.Parameter] = {}
+    for parent in kind.__mro__:
+        if "__init__" in vars(parent):
+            own = inspect.signature(parent.__init__).parameters  # type: ignore[misc]
+            for name, parameter in own.items():
+                if name != "self" and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                    found.setdefault(name, parameter)
+            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values()):
+                break
+    return found
+
+
+def _value(text: str, parameter: inspect.Parameter) -> Any:
+    """true, false, null and numbers become what they are, except where the class wants text."""
+    if str in (parameter.annotation, type(parameter.default)) or "str" in str(parameter.annotation):
+        return text
+    words = {"true": True, "false": False, "null": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return int(text)
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            return text
