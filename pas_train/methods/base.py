@@ -16,6 +16,7 @@ from pas_train.losses import gather_rows
 from pas_train.optim import OptimizerName, build_optimizer, check_optimizer, warmup_cosine
 from pas_train.ranks import prepare_ranks
 from pas_train.watch import Watch
+from pas_train.weights import load_start
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -45,6 +46,9 @@ class PretrainingMethod(LightningModule):
         std: of the colours.
         sync_batchnorm: batch norms take mean and variance over the batches of all processes, as in the papers; false
             makes them, and with them the training, depend on how many processes there are.
+        weights: what a training starts from instead of random weights: "timm" or "timm:TAG" (timm's own of the
+            backbone), "hf:NAME" (a repository of the Hugging Face hub) or a folder of transformers or timm, or a file:
+            official MoCo v3, a .ckpt of a training, torchvision, timm. A training that goes on needs it no more.
     """
 
     mean: Tensor
@@ -67,6 +71,7 @@ class PretrainingMethod(LightningModule):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         sync_batchnorm: bool = True,
+        weights: str | None = None,
     ) -> None:
         super().__init__()
         check_optimizer(optimizer)
@@ -78,6 +83,9 @@ class PretrainingMethod(LightningModule):
         self.warmup_epochs = warmup_epochs
         self.weight_decay = weight_decay
         self.sync_batchnorm = sync_batchnorm
+        self.backbone_name = backbone
+        self.weights = weights
+        self.started = False  # whether `weights` are in, or a checkpoint of a training that started from them
         self.optimizer_name: OptimizerName = optimizer
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
@@ -151,8 +159,13 @@ class PretrainingMethod(LightningModule):
         """The named optimiser over all trainable parameters; frozen ones are left out."""
         return build_optimizer(self.optimizer_name, self.parameters(), self.weight_decay)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A training that goes on does not start again."""
+        self.started = True
+
     def on_fit_start(self) -> None:
-        """Refuses what would change the method."""
+        """Starts from `weights` where nothing did before; refuses what would change the method."""
+        load_start(self)
         if self.trainer.accumulate_grad_batches != 1:
             raise ValueError(
                 f"trainer.accumulate_grad_batches is {self.trainer.accumulate_grad_batches}: each image is contrasted "

@@ -1,0 +1,194 @@
+"""Reading published weights: files, folders and repositories of transformers and timm, timm's own by name."""
+
+import argparse
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pas_train.weight_layouts import Published, attention_heads, convert, from_transformers, some
+
+START_KEY = "model.weights"
+TIMM, HUB = "timm", "hf:"
+
+_MOCO = "https://dl.fbaipublicfiles.com/moco-v3"
+# Published files that recipes name, and where they come from.
+SOURCES = {
+    f"{name}.pth.tar": f"{_MOCO}/{name}/{name}.pth.tar"
+    for name in ("vit-s-300ep", "vit-b-300ep", "r-50-100ep", "r-50-300ep", "r-50-1000ep")
+}
+TORCHVISION = "https://download.pytorch.org/models"
+
+LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how torch's files began before its version 1.6
+
+
+def read_weights(text: str, key: str, backbone: str) -> tuple[Published, str]:
+    """(weights, what to call them) of a value of `model.weights`.
+
+    key: the setting, for errors. backbone: of the model section.
+    Raises: ValueError or FileNotFoundError.
+    """
+    if of_timm(text):
+        return _read_timm(text.removeprefix(TIMM).removeprefix(":"), key, backbone)
+    if text.startswith(HUB):
+        return _read_hub(text.removeprefix(HUB), key), text.removeprefix(HUB)
+    path = _find(text, key)
+    if path.is_dir():
+        return _read_hub(str(path), key), path.name
+    try:
+        return convert(_read_file(path)), path.name
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{key}: {path}: {error}") from error
+
+
+def of_timm(text: str) -> bool:
+    """Whether a value names timm's own weights."""
+    return text == TIMM or text.startswith(f"{TIMM}:")
+
+
+def source_of(name: str) -> str | None:
+    """Where a published file of this name is to be had."""
+    if re.fullmatch(r"(wide_)?resnex?t\w+-[0-9a-f]{8}\.pth", name):
+        return f"{TORCHVISION}/{name}"
+    return SOURCES.get(name)
+
+
+def _find(text: str, key: str) -> Path:
+    """The file or folder of a path, or of a file that torch has downloaded before."""
+    path = Path(text).expanduser()
+    for candidate in (path, Path(torch.hub.get_dir(), "checkpoints", path.name)):
+        if candidate.exists():
+            return candidate
+    where = source_of(path.name)
+    hint = f" Download it from {where}." if where else ""
+    if key == START_KEY:
+        hint += (
+            " Weights are a file (official MoCo v3, a .ckpt of a training, torchvision, timm), a folder that "
+            "transformers saved, timm, timm:TAG or hf:NAME; null starts from random ones"
+        )
+    raise FileNotFoundError(f"{key}: {text} does not exist.{hint}")
+
+
+def _read_file(path: Path) -> Any:
+    """The content of a file of tensors, without running code that it may hold."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # DINO's and MAE's files hold their arguments
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what reading raises depends on the damage
+        said = str(error).split("\n")[0]
+        if "Weights only load failed" in said:
+            said = "it holds more than tensors and numbers, and reading it could run code"
+        raise ValueError(
+            f"it cannot be read ({said}); it is damaged or another kind of file: give weights as .safetensors, .pth or "
+            ".ckpt"
+        ) from error
+
+
+def _read_timm(tag: str, key: str, backbone: str) -> tuple[Published, str]:
+    """The weights that timm has of a backbone. tag: which, or nothing for those that timm prefers."""
+    import timm
+
+    base, _, own = backbone.partition(".")
+    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{base}.*")]
+    choices = f"its tags are {', '.join(sorted(tags))}" if tags else "timm has none: give another model.backbone"
+    if not base or not tags or (tag or own or tags[0]) not in tags:
+        raise ValueError(
+            f"{key}: timm has no weights {tag or own or ''} of {base or 'a model without model.backbone'}; {choices}"
+        )
+    full = f"{base}.{tag or own}" if tag or own else base
+    try:
+        model: Any = timm.create_model(full, pretrained=True, num_classes=0)
+    except Exception as error:  # of the hub's library, its network library, or timm
+        raise _unavailable(key, f"timm's weights of {full}", f"timm/{full}", error) from error
+    settings = model.pretrained_cfg
+    tensors = {f"backbone.{name}": value for name, value in model.state_dict().items()}
+    mean, std = tuple(settings["mean"]), tuple(settings["std"])
+    name = f"timm {base}.{settings['tag']}" if settings.get("tag") else f"timm {base}"
+    return Published(tensors, "timm's", [], attention_heads(model), mean, std), name
+
+
+def _unavailable(key: str, what: str, repository: str, error: Exception) -> FileNotFoundError:
+    said = str(error).split("\n")[0].rstrip(".")
+    return FileNotFoundError(
+        f"{key}: {what} are not here and cannot be fetched ({said}). Where there is a network, `hf download "
+        f"{repository} --local-dir DIR` fetches them; then give the folder: {START_KEY}: DIR"
+    )
+
+
+def _read_hub(name: str, key: str) -> Published:
+    """Weights of a folder or a repository of the Hugging Face hub: those of transformers, or those of timm."""
+    folder = Path(name).expanduser()
+    local = folder.is_dir()
+    try:
+        config_file = folder / "config.json" if local else _download(name, "config.json")
+        config = json.loads(config_file.read_text())
+    except Exception as error:  # of the hub's library, its network library, or a damaged file
+        if local:
+            said = str(error).split("\n")[0]
+            raise ValueError(
+                f"{key}: {name} has no config.json that can be read ({said}); give the weights' file"
+            ) from error
+        raise _unavailable(key, f"the weights {HUB}{name}", name, error) from error
+    try:
+        if "architecture" in config:
+            return _of_timm_repository(name, folder if local else None, config)
+        return _read_transformers(name, config, local)
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and not local:
+            raise _unavailable(key, f"the weights {HUB}{name}", name, error) from error
+        raise ValueError(f"{key}: {name}: {error}") from error
+
+
+def _download(repository: str, file: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(repository, file))
+
+
+def _of_timm_repository(name: str, folder: Path | None, config: Mapping[str, Any]) -> Published:
+    file = folder / "model.safetensors" if folder is not None else _download(name, "model.safetensors")
+    published = convert(_read_file(file))
+    settings = {**config, **config.get("pretrained_cfg", {})}
+    for field in ("mean", "std"):
+        if settings.get(field):
+            setattr(published, field, tuple(settings[field]))
+    published.layout = f"timm's {config['architecture']}"
+    return published
+
+
+def _read_transformers(name: str, config: Mapping[str, Any], local: bool) -> Published:
+    """A model of transformers, whose library knows the namings of its own older files."""
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    from_transformers({}, config)  # refuses other architectures before anything is loaded
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model, report = AutoModel.from_pretrained(name, output_loading_info=True, local_files_only=local)
+    except (KeyError, ImportError, RuntimeError) as error:
+        raise ValueError(f"transformers cannot load it ({str(error).split(chr(10))[0]})") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+    absent = sorted(one for one in report["missing_keys"] if not one.startswith("pooler."))
+    if absent:
+        raise ValueError(f"its files lack {len(absent)} tensors ({some(absent)})")
+    published = from_transformers(model.state_dict(), config)
+    published.left_out += sorted(report["unexpected_keys"])
+    try:
+        colours = Path(name, "preprocessor_config.json") if local else _download(name, "preprocessor_config.json")
+        settings = json.loads(colours.read_text())
+        published.mean, published.std = tuple(settings["image_mean"]), tuple(settings["image_std"])
+    except (OSError, KeyError, ValueError):  # not every repository has one
+        pass
+    return published
