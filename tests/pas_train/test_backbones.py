@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torchvision
 
 from pas_train.backbones import build_backbone, has_batch_norm, is_transformer, sincos_position_embedding
 
@@ -16,6 +17,44 @@ def test_build_backbone__transformer_of_the_paper() -> None:
     frozen = {name for name, p in vit.named_parameters() if not p.requires_grad}
     assert frozen == {"pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"}
     assert vit.blocks[0].norm1.eps == 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "width", "size"),
+    [
+        ("vit_tiny_patch16_224", None, 192, 5_524_416),
+        ("vit_small_patch16_224", {"num_heads": 12}, 384, 21_665_664),
+        ("vit_base_patch16_224", None, 768, 85_798_656),
+        ("vit_large_patch16_224", None, 1024, 303_301_632),
+        ("resnet18", None, 512, 11_176_512),
+        ("resnet34", None, 512, 21_284_672),
+        ("resnet50", None, 2048, 23_508_032),
+        ("resnet101", None, 2048, 42_500_160),
+    ],
+)
+def test_build_backbone__papers_sizes_by_name(name: str, options: dict | None, width: int, size: int) -> None:
+    with torch.device("meta"):
+        backbone = build_backbone(name, options=options)
+    assert (backbone.num_features, sum(p.numel() for p in backbone.parameters())) == (width, size)
+    if is_transformer(backbone):
+        assert backbone.blocks[0].attn.num_heads == (options or {}).get("num_heads", width // 64)
+
+
+def test_build_backbone__resnet_is_torchvisions_with_zero_init_residual() -> None:
+    ours = build_backbone("resnet18").eval()
+    theirs = torchvision.models.resnet18(zero_init_residual=True)
+    theirs.fc = torch.nn.Identity()
+    for name, weight in theirs.state_dict().items():
+        own = ours.state_dict()[name]
+        if weight.ndim <= 1:
+            assert torch.equal(own, weight)
+        else:  # drawn from the same distribution
+            assert own.std().item() == pytest.approx(weight.std().item(), rel=0.1)
+            assert abs(own.mean().item()) < 5 * own.std().item() / own.numel() ** 0.5
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), theirs.eval()(images))
 
 
 def test_build_backbone__initial_weights_of_the_paper() -> None:
