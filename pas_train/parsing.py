@@ -144,7 +144,8 @@ def _known(parser: Any) -> list[str]:
     classes: list[Any] = []
     for module, attribute in (
         ("curation.pipeline", "Curation"), ("datamodules.pretrain", "PretrainDataModule"),
-        ("pas_train.methods", "MoCoV3"), ("curation.clipn_training", "TrainNoBranch"),
+        ("pas_train.methods", "MoCoV3"), ("pas_train.methods", "NNCLR"),
+        ("pas_train.methods.base", "PretrainingMethod"), ("curation.clipn_training", "TrainNoBranch"),
         ("datamodules.captions", "CaptionDataModule"), ("pas_train.evaluation.evaluation", "EvaluationSet"),
     ):  # fmt: skip
         if module in sys.modules:  # else its keys cannot have been asked for

@@ -61,6 +61,7 @@ def test_unknown_key__at_the_top_of_a_yaml(home: Path, tmp_path: Path, capsys: S
     [
         ("model", "temprature", "unknown key model.init_args.temprature in {file}; did you mean temperature"),
         ("data", "batchsize", "unknown key data.init_args.batchsize in {file}; did you mean batch_size?"),
+        ("model", "frozen_patchs", "unknown key model.init_args.frozen_patchs in {file}; did you mean frozen_patches?"),
     ],
 )
 def test_unknown_key__in_a_section_of_a_yaml(
