@@ -126,6 +126,24 @@ def test_moco_v3__heads_of_the_paper() -> None:
     assert vit.projector[0].bias is None and vit.projector[0].in_features == 16
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_moco_v3__views_share_a_forward_only_without_batch_statistics(name: str) -> None:
+    module = MoCoV3(**RECIPES[name])
+    shapes: list[tuple[int, ...]] = []
+    module.backbone.register_forward_hook(lambda _, images, __: shapes.append(tuple(images[0].shape)))
+    views = module.normalise(batches(1)[0]["views"])
+    together = module.embed_views(module.backbone, views)
+    assert shapes == ([(16, 3, 16, 16)] if name == "vit-adamw" else [(8, 3, 16, 16)] * 2)
+    for view, embeddings in zip(views, together, strict=True):
+        torch.testing.assert_close(embeddings, module.backbone(view))
+
+
+def test_moco_v3__transformer_on_a_resnet_keeps_views_apart() -> None:
+    options = {"embed_dim": 16, "depth": 1, "num_heads": 2}
+    module = MoCoV3("vit_base_resnet26d_224", projector_hidden=24, projector_dim=8, backbone_options=options)
+    assert module.transformer and module.separate_views
+
+
 def test_moco_v3__seed_decides_the_initial_weights() -> None:
     def weights(seed: int) -> torch.Tensor:
         torch.manual_seed(torch.seed() % 1000)  # the global state must not matter
@@ -262,4 +280,4 @@ def test_methods__heavy_libraries_are_imported_where_they_are_used() -> None:
     imports = [node for file in files for node in ast.parse(file.read_text()).body if isinstance(node, ast.ImportFrom)]
     imports += [node for file in files for node in ast.parse(file.read_text()).body if isinstance(node, ast.Import)]
     names = {getattr(node, "module", None) or node.names[0].name for node in imports}
-    assert not {name.split(".")[0] for name in names} & {"timm", "torchvision", "cv2", "numba", "sklearn"}
+    assert not {name.split(".")[0] for name in names} & {"timm", "torchvision", "lightly", "cv2", "numba"}
