@@ -83,8 +83,12 @@ def _read_file(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what reading raises depends on the damage
         said = str(error).split("\n")[0]
-        if "Weights only load failed" in said:
-            said = "it holds more than tensors and numbers, and reading it could run code"
+        said = "torch does not know its format" if said.startswith("Weights only load failed") else said
+        if "Unsupported global" in str(error):
+            raise ValueError(
+                "it holds more than tensors and numbers, and reading that could run code: give weights as "
+                ".safetensors, or save its state dict alone"
+            ) from error
         raise ValueError(
             f"it cannot be read ({said}); it is damaged or another kind of file: give weights as .safetensors, .pth or "
             ".ckpt"
