@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader
 from datamodules.decoding import ImageLimits
 from datamodules.image_source import ImageSource
 from datamodules.labelled import LIMITS, LabelledDataset, LabelledImages, read_labelled
+from datamodules.mixing import MixedBatches, make_groups
 from datamodules.rows import PlainBatches
 from datamodules.sampling import GlobalBatches, RankRows
-from datamodules.sources import SourceItem, open_sources
+from datamodules.sources import SourceItem, names_of, open_sources, source_items
 from datamodules.two_views import TwoViewDataset
 from datamodules.views import VIEW_1, VIEW_2, ViewPair, ViewSettings, pixel_functions
 
@@ -62,6 +63,9 @@ class PretrainDataModule(LightningDataModule):
         knn_queries: labelled images that are predicted; `val/knn_top1` is the share that is right.
         limits: what an image must be to be decoded.
         prefetch_factor: batches made ahead by each worker.
+        synthetic_share: share of synthetic images in an epoch, 0 to 1; null takes real and synthetic ones as they come.
+        epoch_images: images of an epoch; null: as many as there are. With weights, a synthetic_share or a number here,
+            images come in one permutation after another across epochs, so that each comes as often as its likes.
     """
 
     def __init__(
@@ -77,6 +81,8 @@ class PretrainDataModule(LightningDataModule):
         knn_queries: str | None = None,
         limits: ImageLimits = LIMITS,
         prefetch_factor: int = 2,
+        synthetic_share: float | None = None,
+        epoch_images: int | None = None,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -86,6 +92,13 @@ class PretrainDataModule(LightningDataModule):
         ):
             if value < 1:
                 raise ValueError(f"data.{name} must be at least 1, got {value}")
+        if synthetic_share is not None and not 0 <= synthetic_share <= 1:
+            raise ValueError(f"data.synthetic_share must be between 0 and 1, got {synthetic_share}")
+        if epoch_images is not None and epoch_images < batch_size:
+            raise ValueError(
+                f"data.epoch_images must be at least data.batch_size {batch_size}, got {epoch_images}; an epoch has "
+                "whole batches only"
+            )
         if (knn_bank is None) != (knn_queries is None):
             raise ValueError("data.knn_bank and data.knn_queries belong together; give both or neither")
         self.source = source
@@ -98,6 +111,8 @@ class PretrainDataModule(LightningDataModule):
         self.knn_queries = knn_queries
         self.limits = limits
         self.prefetch_factor = prefetch_factor
+        self.synthetic_share = synthetic_share
+        self.epoch_images = epoch_images
         self.rows: ImageSource | None = None
         self.knn_sets: list[LabelledImages] = []
         self._restored: dict[str, Any] | None = None
@@ -123,18 +138,20 @@ class PretrainDataModule(LightningDataModule):
                 f"data.batch_size {self.batch_size} cannot be shared among {world_size} devices; it is the batch of "
                 f"all together, so make it a multiple of {world_size}"
             )
-        if len(self.rows) < self.batch_size:
+        if len(self.rows) < self.batch_size and not self.epoch_images:
+            names = " and ".join(names_of(self.source))
             raise ValueError(
-                f"data.batch_size is {self.batch_size}, but {self.source} has only {len(self.rows)} images; "
-                f"lower data.batch_size"
+                f"data.batch_size is {self.batch_size}, but {names} has only {len(self.rows)} images; lower "
+                "data.batch_size, or add images"
             )
+        self._sampler(0, world_size)  # what is wrong with the mixture is said before anything starts
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `TwoViewDataset`, this rank's share."""
         assert self.rows is not None  # setup has run
         self._check_restored()
         rank, world_size = self._ranks()
-        sampler = GlobalBatches(len(self.rows), self.batch_size, self.seed, rank, world_size)
+        sampler = self._sampler(rank, world_size)
         trainer = self.trainer
         if trainer is not None:
             sampler.place = lambda: place_of(trainer, len(sampler))
@@ -183,7 +200,9 @@ class PretrainDataModule(LightningDataModule):
         """What must be the same for a checkpoint to continue on the same batches."""
         if self.rows is None:
             return {}
-        return {"images": self.rows.fingerprint(), "batch_size": self.batch_size, "seed": self.seed}
+        state = {"images": self.rows.fingerprint(), "batch_size": self.batch_size, "seed": self.seed}
+        mixing = self._mixing()
+        return {**state, "mixing": mixing} if mixing else state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keeps a checkpoint's identity for the check before training."""
@@ -191,14 +210,32 @@ class PretrainDataModule(LightningDataModule):
 
     def _check_restored(self) -> None:
         current, restored = self.state_dict(), self._restored or {}
-        changed = [name for name, value in restored.items() if value != current[name]]
+        names = dict.fromkeys([*restored, *current]) if restored else ()
+        changed = [name for name in names if restored.get(name) != current.get(name)]
         if changed:
-            settings = {"images": "source", "batch_size": "batch_size", "seed": "seed"}
+            name = changed[0]
+            settings = {"images": "source", "mixing": "source (its weights), synthetic_share or epoch_images"}
             raise ValueError(
-                f"data.{settings[changed[0]]} is not what the checkpoint was trained with ({restored[changed[0]]}, now "
-                f"{current[changed[0]]}), so the training cannot continue where it was. Use the same settings, or "
+                f"data.{settings.get(name, name)} is not what the checkpoint was trained with ({restored.get(name)}, "
+                f"now {current.get(name)}), so the training cannot continue where it was. Use the same settings, or "
                 "start a new run without ckpt_path"
             )
+
+    def _mixing(self) -> dict[str, Any]:
+        """What makes an epoch other than every image once; empty where nothing does."""
+        weights = [item.weight for item in source_items(self.source)]
+        mixing = {"synthetic_share": self.synthetic_share, "epoch_images": self.epoch_images}
+        mixing["weights"] = weights if len(weights) > 1 and None not in weights else None  # type: ignore[assignment]
+        return {name: value for name, value in mixing.items() if value is not None}
+
+    def _sampler(self, rank: int, world_size: int) -> GlobalBatches:
+        assert self.rows is not None
+        mixing = self._mixing()
+        if not mixing:
+            return GlobalBatches(len(self.rows), self.batch_size, self.seed, rank, world_size)
+        groups = make_groups(self.rows, mixing.get("weights"), self.synthetic_share)
+        images = self.epoch_images or len(self.rows)
+        return MixedBatches(groups, images, self.batch_size, self.seed, rank, world_size)
 
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)

@@ -73,11 +73,15 @@ class GlobalBatches(_Sampler):
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         epoch, done = self.place() if self.place else (self.epoch, 0)
-        order = epoch_order(self.rows, self.order_seed, epoch)
+        passes, rows = self.due(epoch)
         share = self.batch_size // self.world_size
         for batch in range(done, len(self)):
             start = batch * self.batch_size + self.rank * share
-            yield np.full(share, epoch), order[start : start + share]
+            yield passes[start : start + share], rows[start : start + share]
+
+    def due(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """(passes, rows) of a whole epoch in order, int64 [images of an epoch]."""
+        return np.full(self.rows, epoch), epoch_order(self.rows, self.order_seed, epoch)
 
 
 class RankRows(_Sampler):

@@ -51,6 +51,12 @@ def source_items(source: Sources | None) -> list[SourceItem]:
     return items
 
 
+def names_of(source: Sources | None) -> list[str]:
+    """The data sets of the setting without their weights."""
+    given = [source] if isinstance(source, str) else source or []
+    return [item if isinstance(item, str) else item.source for item in given]
+
+
 def placed(source: Sources | None, workspace: Path) -> Sources | None:
     """The setting with every `workspace:` path made real."""
     if source is None or isinstance(source, str):

@@ -15,6 +15,7 @@ from PIL import Image
 from datamodules.indexing import index_pool
 from datamodules.pretrain import PretrainDataModule
 from datamodules.rows import read_rows
+from datamodules.sources import SourceItem
 from datamodules.views import VIEW_2, ViewSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*exists and is not empty")  # a run that continues saves there, too
@@ -43,9 +44,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def data(source: Path, **settings) -> PretrainDataModule:
+def data(source: Path | list, **settings) -> PretrainDataModule:
     options = {"batch_size": BATCH, "image_size": 16, "num_workers": 0, "seed": 5}
-    return PretrainDataModule(str(source), **{**options, **settings})
+    return PretrainDataModule(source if isinstance(source, list) else str(source), **{**options, **settings})
 
 
 def batches(module: PretrainDataModule) -> list[dict[str, torch.Tensor]]:
@@ -189,6 +190,23 @@ def test_pretrain__changed_data_do_not_continue(folder: Path, tmp_path: Path, ch
         fit(Recorder(), data(folder, **changed), tmp_path / "last.ckpt")
 
 
+def test_pretrain__mixtures_continue_exactly_and_are_remembered(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    for number in range(3):
+        (tmp_path / "made" / f"{number}.png").write_bytes(encoded(100 + number))
+    source = [SourceItem(str(folder), 1.0), SourceItem(str(tmp_path / "made"), 2.0, synthetic=True)]
+    mixed = {"synthetic_share": 0.5, "epoch_images": 24}
+    whole, resumed = Recorder(), Recorder()
+    fit(whole, data(source, **mixed), **saving(tmp_path))  # 6 batches of 4 an epoch
+    fit(resumed, data(source, **mixed), tmp_path / "epoch=1-step=8.ckpt", **saving(tmp_path))
+    assert resumed.seen == whole.seen[8:] and list(resumed.losses.values()) == list(whole.losses.values())[8:]
+    shown = np.array(whole.seen).reshape(3, 24)
+    assert ((shown >= COUNT).sum(axis=1) == 12).all()
+    with pytest.raises(ValueError, match=r"data\.source \(its weights\), synthetic_share or epoch_images is not what"):
+        changed = data(source, **{**mixed, "synthetic_share": 0.25})
+        fit(Recorder(), changed, tmp_path / "epoch=1-step=8.ckpt", **saving(tmp_path))
+
+
 def test_pretrain__labelled_sets_for_knn(tmp_path: Path, folder: Path) -> None:
     for part, classes in (("bank", "abc"), ("queries", "ac")):
         for number, name in enumerate(classes):
@@ -208,6 +226,9 @@ def test_pretrain__labelled_sets_for_knn(tmp_path: Path, folder: Path) -> None:
         ({"batch_size": 23}, r"data\.batch_size is 23, but .* has only 22 images"),
         ({"batch_size": 0}, r"data\.batch_size must be at least 1"),
         ({"knn_bank": "x"}, r"data\.knn_bank and data\.knn_queries belong together"),
+        ({"synthetic_share": 1.5}, r"data\.synthetic_share must be between 0 and 1, got 1\.5"),
+        ({"epoch_images": 3}, r"data\.epoch_images must be at least data\.batch_size 4, got 3"),
+        ({"synthetic_share": 0.5}, r"data\.source has no synthetic image"),
         ({"source": None}, r"data\.source is missing"),
         ({"source": "/nowhere"}, r"data\.source: /nowhere does not exist"),
     ],
