@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from pas_train.weights import load_published
+
 KEY = "--ckpt_path"
 
 
@@ -28,7 +30,8 @@ def read_checkpoint(path: str | Path | None, purpose: str) -> dict[str, Any]:
             ".ckpt of a training"
         ) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "global_step"} <= set(checkpoint):
-        raise ValueError(f"{KEY}: {path} holds no state of a training; give a .ckpt of a training, such as last.ckpt")
+        raise ValueError(f"{KEY}: {path} holds no state of a training; give a .ckpt of a training, such as last.ckpt; to start "
+            "from published weights set model.weights")
     return checkpoint
 
 
@@ -51,7 +54,10 @@ def check_weights(model: nn.Module, checkpoint: dict[str, Any], path: str | Path
 
 
 def load_weights(model: nn.Module, path: str | Path | None, purpose: str) -> dict[str, Any]:
-    """Puts a checkpoint's weights into the model; returns the checkpoint."""
+    """Puts a checkpoint's weights into the model, or published ones; returns the checkpoint."""
+    published = load_published(model, path)
+    if published is not None:
+        return published
     checkpoint = read_checkpoint(path, purpose)
     check_weights(model, checkpoint, path)
     model.load_state_dict(checkpoint["state_dict"])

@@ -20,6 +20,7 @@ from pas_train.evaluation.screening import origin_of_training, screen, screen_be
 from pas_train.fitting import Tracking, evaluate_checkpoint, train
 from pas_train.parsing import ShortErrors
 from pas_train.runs import Run
+from pas_train.weights import check_start, origin_of_start, own_start
 
 
 class ShortParser(ShortErrors, LightningArgumentParser):
@@ -90,6 +91,8 @@ class PasCLI(LightningCLI):
         evaluation: Evaluation = built["evaluation"]
         curation = built.get("curation")
         evaluation.check(self.workspace, made=curation is not None and curation.scenes is not None)
+        if ckpt_path is None:
+            check_start(model, self.workspace)
         self._place(datamodule)
         data: Any = datamodule
         source = getattr(data, "source", None)
@@ -102,7 +105,8 @@ class PasCLI(LightningCLI):
                 source = data.source = str(manifest)
         run = Run(self.workspace, self.plain_config(), Path(source) if source else None)
         start = Path(ckpt_path) if ckpt_path is not None else run.last
-        run.origin = origin_of_training(run.source, run.data_identity, start)
+        run.origin = origin_of_training(run.source, run.data_identity, start or own_start(model))
+        run.origin = run.origin if start is not None else origin_of_start(model, run.origin)
         train(self, model, datamodule, run, ckpt_path, screen(evaluation, self.workspace, run.origin))
 
     def test(

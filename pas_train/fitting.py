@@ -23,6 +23,7 @@ from pas_train.evaluation.screening import (
 )
 from pas_train.runs import Run
 from pas_train.tracking import log_curation, log_results, make_wandb_logger
+from pas_train.weights import begin, figures_path, started_backbone
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger
@@ -129,6 +130,8 @@ def fit(trainer: Trainer, model: LightningModule, data: LightningDataModule, run
             with atomic(run.untrained) as temporary:
                 torch.save(backbone_of(model).state_dict(), temporary)
         print(f"training    {f'goes on from {start}' if start else 'starts'}: {run.folder}", flush=True)
+    if start is None:
+        begin(model, run.untrained.with_name("start.pt"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it holds untrained.pt
         # Our own checkpoint, or one that the person names: it may hold the state of loaders and callbacks.
@@ -160,18 +163,21 @@ def judge(cli: "PasCLI", model: LightningModule, run: Run, screening: Screening)
     untrained = copy.deepcopy(trained)
     if run.untrained.exists():
         untrained.load_state_dict(torch.load(run.untrained, map_location="cpu"))
-    figures = evaluate(cli, model, trained, untrained)
+    start = started_backbone(trained, run.untrained.with_name("start.pt"))
+    figures = evaluate(cli, model, trained, untrained, start)
     return run.write_results(figures, {"evaluation": cli.plain_config().get("evaluation")}, screening)
 
 
-def evaluate(cli: "PasCLI", model: Any, trained: nn.Module, untrained: nn.Module | None) -> dict[str, Any]:
+def evaluate(
+    cli: "PasCLI", model: Any, trained: nn.Module, untrained: nn.Module | None, start: nn.Module | None = None
+) -> dict[str, Any]:
     """The figures of all configured evaluations, in the shape of results.json."""
     evaluation = cli.config_init[cli.subcommand]["evaluation"]
     mean = [float(value) / 255 for value in model.mean.flatten()]
     std = [float(value) / 255 for value in model.std.flatten()]
     device = cli.trainer.strategy.root_device
     size = int(getattr(cli.datamodule, "image_size", None) or model.image_size)
-    return evaluation.run(trained, untrained, mean, std, device, cli.workspace, size)
+    return evaluation.run(trained, untrained, mean, std, device, cli.workspace, size, start)
 
 
 def evaluate_checkpoint(cli: "PasCLI", model: LightningModule, ckpt_path: str | None) -> None:
@@ -186,7 +192,7 @@ def evaluate_checkpoint(cli: "PasCLI", model: LightningModule, ckpt_path: str | 
         from datamodules.files import write_json
 
         figures = evaluate(cli, model, backbone_of(model), None)
-        path = path.with_suffix(".evaluation.json")
+        path = figures_path(str(ckpt_path), cli.workspace)
         step = checkpoint["global_step"]
         write_json(path, {"checkpoint": ckpt_path, "step": step, "screening": screening, "evaluation": figures})
         print(summary.accuracies(figures, screening))

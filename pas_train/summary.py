@@ -1,11 +1,12 @@
 """The short table at the end of `fit`."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from pas_train.runs import Run
 
-BACKBONES = (("pixels", "raw pixels"), ("untrained", "untrained"), ("trained", "trained"))
+BACKBONES = (("pixels", "raw pixels"), ("untrained", "untrained"), ("start", "start"), ("trained", "trained"))
 SCORES = (("ood", "bank"), ("ood_general", "general bank"), ("text_gap", "text"), ("removal_order", "order of removal"))
 
 
@@ -46,6 +47,9 @@ def accuracies(evaluation: dict[str, Any], screening: dict[str, Any] | None = No
                 lines.append(f"{f'{label} {name}':<26}{text}" + ("" if screened else "  not screened"))
     if lines:
         lines.insert(0, f"{'accuracy':<26}" + "".join(f"{title:>12}" for _, title in shown))
+    for why in dict.fromkeys(entry["why"] for entry in (screening or {}).values() if entry.get("why")):
+        if lines:
+            lines.append(textwrap.fill(f"not screened: {why}", 118, break_long_words=False, break_on_hyphens=False))
     return "\n".join(lines)
 
 

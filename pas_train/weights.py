@@ -1,5 +1,6 @@
 """Where a training starts: `model.weights`, and published weights that are evaluated as they are."""
 
+import copy
 import math
 import zipfile
 from collections.abc import Mapping
@@ -8,8 +9,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
+from datamodules.files import atomic
 from pas_train.backbones import sincos_position_embedding
 from pas_train.weight_files import HUB, LEGACY, START_KEY, of_timm, read_weights, source_of
 from pas_train.weight_layouts import Published, attention_heads, some
@@ -43,6 +45,45 @@ def check_start(model: Any, workspace: Path) -> None:
         return
     published, name = read_weights(model.weights, KEY, model.backbone_name)
     fitting(model, published, f"{KEY}: {name}")
+
+
+def begin(model: Any, file: Path) -> None:
+    """Starts a training that has no checkpoint; keeps in `file` the backbone that it starts with, to be judged too."""
+    load_start(model)
+    if getattr(model, "weights", None) is not None:
+        _keep(model.backbone, file)
+
+
+@rank_zero_only
+def _keep(backbone: nn.Module, file: Path) -> None:
+    with atomic(file) as temporary:
+        torch.save(backbone.state_dict(), temporary)
+
+
+def started_backbone(backbone: nn.Module, file: Path) -> nn.Module | None:
+    """The backbone that a training started with, as `begin` kept it; None where that was random weights."""
+    if not file.exists():
+        return None
+    start = copy.deepcopy(backbone)
+    start.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    return start
+
+
+def own_start(model: Any) -> Path | None:
+    """The checkpoint of a training, if that is what `model.weights` names."""
+    weights = getattr(model, "weights", None)
+    return Path(weights) if weights is not None and Path(weights).is_file() and not is_published(weights) else None
+
+
+def origin_of_start(model: Any, origin: dict[str, Any]) -> dict[str, Any]:
+    """What a training remembers of its images; as not screened where it starts from published weights.
+
+    origin: of its own images (`pas_train.evaluation.screening`).
+    """
+    if getattr(model, "weights", None) is None or own_start(model) is not None:
+        return origin
+    own = {key: value for key, value in origin.items() if key != "parts"}
+    return {**own, "workspace": None, "why": f"it started from {model.weights}, whose images cannot be screened"}
 
 
 def load_published(model: Any, path: str | Path | None) -> dict[str, Any] | None:

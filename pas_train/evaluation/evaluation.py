@@ -14,7 +14,7 @@ from pas_train.evaluation.features import extract_features
 from pas_train.evaluation.knn import knn_predict
 from pas_train.evaluation.linear import linear_probe
 
-BASELINES = ("pixels", "untrained")
+BASELINES = ("pixels", "untrained", "start")
 
 
 @dataclass
@@ -40,7 +40,8 @@ class Evaluation:
 
     Args:
         datasets: What to judge on.
-        baselines: Beside the backbone: raw pixels, and the backbone before training.
+        baselines: Beside the backbone: raw pixels, the backbone with random weights, and the start of a training that
+            began with other weights (model.weights).
         image_size: Side of the test images in pixels; null takes the model's.
         knn_k: Neighbours (paper: 1).
         linear_epochs: Of the linear probe (paper: 100); 0 leaves it out.
@@ -76,10 +77,12 @@ class Evaluation:
 
     def run(
         self, trained: nn.Module, untrained: nn.Module | None, mean: Sequence[float], std: Sequence[float],
-        device: torch.device, workspace: Path, image_size: int,
+        device: torch.device, workspace: Path, image_size: int, start: nn.Module | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """{data set: {backbone: {protocol: {"top1": share}}}} with backbones trained, untrained and pixels."""
+        """{data set: {backbone: {protocol: {"top1": share}}}} with backbones trained, start, untrained and pixels."""
         backbones: dict[str, nn.Module | None] = {"trained": trained}
+        if "start" in self.baselines and start is not None:
+            backbones["start"] = start
         if "untrained" in self.baselines and untrained is not None:
             backbones["untrained"] = untrained
         if "pixels" in self.baselines:
