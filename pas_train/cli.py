@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from datamodules.files import within
+from datamodules.sources import names_of, placed
 from pas_train import curated, predicting
 from pas_train.checkpoints import check_weights, load_weights, read_checkpoint
 from pas_train.evaluation.evaluation import Evaluation
@@ -96,14 +97,14 @@ class PasCLI(LightningCLI):
         self._place(datamodule)
         data: Any = datamodule
         source = getattr(data, "source", None)
-        own = curated.workspace_of(source)
-        if curation is not None and (source is None or (own and own.resolve() == self.workspace.resolve())):
+        own = [curated.workspace_of(one) for one in names_of(source)]
+        if curation is not None and (source is None or self.workspace.resolve() in own):
             screen_before(evaluation, self.workspace, curation.leakage)
         if curation is not None:
             manifest = curated.run_curation(curation, self.workspace, built.get("pool"), built["trainer"].as_dict())
             if source is None:
                 source = data.source = str(manifest)
-        run = Run(self.workspace, self.plain_config(), Path(source) if source else None)
+        run = Run(self.workspace, self.plain_config(), source)
         start = Path(ckpt_path) if ckpt_path is not None else run.last
         run.origin = origin_of_training(run.source, run.data_identity, start or own_start(model))
         run.origin = run.origin if start is not None else origin_of_start(model, run.origin)
@@ -136,9 +137,11 @@ class PasCLI(LightningCLI):
 
     def _place(self, datamodule: LightningDataModule) -> None:
         """Makes `workspace:` paths of the data module real."""
-        for name in ("knn_bank", "knn_queries", "source"):
+        for name in ("knn_bank", "knn_queries"):
             if getattr(datamodule, name, None) is not None:
                 setattr(datamodule, name, str(within(getattr(datamodule, name), self.workspace)))
+        if getattr(datamodule, "source", None) is not None:
+            datamodule.source = placed(datamodule.source, self.workspace)  # type: ignore[attr-defined]
 
     def dumped_config(self) -> str:
         """The configuration with every default, as yaml that --config takes."""

@@ -21,7 +21,7 @@ from pas_train.evaluation.screening import (
     origin_of_checkpoint,
     screen,
 )
-from pas_train.runs import Run
+from pas_train.runs import Run, described
 from pas_train.tracking import log_curation, log_results, make_wandb_logger
 from pas_train.weights import begin, figures_path, started_backbone
 
@@ -87,7 +87,8 @@ def attach(cli: "PasCLI", run: Run, start: str | Path | None) -> list[Logger]:
         keep_history(metrics, run, start)
         if tracking.enabled:
             curation = cli.options.get("curation")
-            config = {**cli.plain_config(), "data_set": {"source": str(run.source), "identity": run.data_identity}}
+            data_set = {"source": described(run.source), "identity": run.data_identity}
+            config = {**cli.plain_config(), "data_set": data_set}
             tracked = make_wandb_logger(
                 tracking.project,
                 curation.domain if curation else "data",

@@ -1,33 +1,58 @@
 """The folder of one training run: named by method, data set and settings, so that the same command goes on with it."""
 
 import copy
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from datamodules.files import atomic, fingerprint, read_json, sha256_file, write_json
+from datamodules.sources import Sources, names_of, source_items
 
 # Trainer keys that change where and how fast a run goes, not what it learns.
 RUNTIME = ("accelerator", "devices", "num_nodes", "logger", "callbacks", "enable_progress_bar", "log_every_n_steps",
            "enable_model_summary", "default_root_dir", "profiler", "strategy", "enable_checkpointing",
            "check_val_every_n_epoch", "val_check_interval", "num_sanity_val_steps", "benchmark")  # fmt: skip
+# Likewise of the data module; which images they are is in the identity.
+SPEED = ("num_workers", "source", "cache_folder")
+MANIFEST = "manifest.parquet"
+
+
+def identity_of(source: Sources | None) -> str:
+    """Identity of the data sets of a training: a manifest by its bytes, any other by its name; weights count."""
+    if source is None:
+        return "None"
+    items = source_items(source)
+    identities = [sha256_file(Path(item.source)) if Path(item.source).is_file() else item.source for item in items]
+    if len(items) == 1 and items[0].synthetic is None:
+        return identities[0]
+    told = zip(identities, items, strict=True)
+    return fingerprint([[identity, item.weight, item.synthetic] for identity, item in told])
+
+
+def described(source: Sources | None) -> Any:
+    """The setting as plain values."""
+    if source is None or isinstance(source, str):
+        return str(source)
+    return [item if isinstance(item, str) else asdict(item) for item in source]
 
 
 class Run:
     """training/<run>: config.yaml, checkpoints/, metrics.csv, results.json."""
 
-    def __init__(self, workspace: Path, config: dict[str, Any], source: Path | None) -> None:
+    def __init__(self, workspace: Path, config: dict[str, Any], source: Sources | None) -> None:
         settings: dict[str, Any] = copy.deepcopy(
             {key: config.get(key) for key in ("model", "data", "trainer", "seed_everything")}
         )
         for key in RUNTIME:
             settings["trainer"].pop(key, None)
         arguments = settings["data"].get("init_args", settings["data"])
-        for key in ("num_workers", "source"):
+        for key in SPEED:
             arguments.pop(key, None)
         self.source = source
-        identity = sha256_file(source) if source and source.is_file() else str(source)
+        identity = identity_of(source)
         method = str(settings["model"].get("class_path", "model")).rsplit(".", 1)[-1].lower()
-        data = source.parent.name if source and source.name == "manifest.parquet" else "data"
+        sets = dict.fromkeys(Path(name).parent.name for name in names_of(source) if Path(name).name == MANIFEST)
+        data = "-".join(sets) if 0 < len(sets) < 3 else "mixed" if sets else "data"
         self.name = f"{method}-{data}-{fingerprint([settings, identity])[:8]}"
         self.folder = workspace / "training" / self.name
         self.data_identity = identity
@@ -67,7 +92,7 @@ class Run:
         self, evaluation: dict[str, Any], settings: dict[str, Any], screening: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Writes results.json. screening: of each data set, whether its test images were kept out of the training."""
-        results = {"run": self.name, "data": {"source": str(self.source), "identity": self.data_identity},
+        results = {"run": self.name, "data": {"source": described(self.source), "identity": self.data_identity},
                    "settings": settings, "screening": screening or {}, "evaluation": evaluation}  # fmt: skip
         write_json(self.folder / "results.json", results)
         return results

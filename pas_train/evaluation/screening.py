@@ -8,9 +8,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from datamodules.files import read_json, sha256_file, within
 from datamodules.labelled import read_labelled
+from datamodules.sources import PREFIXES, Sources, names_of
 from pas_train import curated
 from pas_train.checkpoints import read_checkpoint
 from pas_train.evaluation.evaluation import Evaluation, EvaluationSet
+from pas_train.runs import identity_of
 
 KEY = "data_set"  # in a checkpoint
 OUTSIDE = "the backbone was not trained on a data set that was curated here"
@@ -20,11 +22,20 @@ HASHING = 8  # files at a time
 Screening = dict[str, dict[str, Any]]
 
 
-def origin_of_source(source: Path | None, identity: str) -> dict[str, Any]:
+def origin_of_source(source: Sources | Path | None, identity: str) -> dict[str, Any]:
     """What a training remembers of its images: source, identity, and of those curated here workspace and checksum.
 
     The checksum is that of the images alone: a manifest that was made anew may hold other scores of the same images.
+    Of several data sets `parts` has this of each, with its own identity.
     """
+    names = [] if source is None or isinstance(source, Path) else names_of(source)
+    if len(names) > 1:
+        parts = [origin_of_source(name, identity_of(name)) for name in names]
+        return {"source": names, "identity": identity, "workspace": None, "images": None, "parts": parts}
+    if names and names[0].startswith(PREFIXES):
+        return {"source": names[0], "identity": identity, "workspace": None, "images": None}
+    source = Path(names[0]) if names else source
+    assert source is None or isinstance(source, Path)
     source = None if source is None else source.resolve()
     workspace = curated.workspace_of(source)
     inside = source is not None and workspace is not None and source.is_file()
@@ -36,7 +47,7 @@ def origin_of_source(source: Path | None, identity: str) -> dict[str, Any]:
     }
 
 
-def origin_of_training(source: Path | None, identity: str, start: Path | None) -> dict[str, Any]:
+def origin_of_training(source: Sources | Path | None, identity: str, start: Path | None) -> dict[str, Any]:
     """What a training remembers of its images; as not screened where it begins with a backbone that has seen others.
 
     start: the checkpoint that it goes on from, such as its own last one, if there is one.
@@ -49,8 +60,12 @@ def origin_of_training(source: Path | None, identity: str, start: Path | None) -
         before["identity"] == identity or (origin["images"] is not None and before["images"] == origin["images"])
     )
     if before is None or not same:
-        return {**origin, "workspace": None, "why": f"it went on from {start.name}, which had seen other images"}
-    return {**origin, "workspace": None, "why": before["why"]} if "why" in before else origin
+        return {**_unscreenable(origin), "why": f"it went on from {start.name}, which had seen other images"}
+    return {**_unscreenable(origin), "why": before["why"]} if "why" in before else origin
+
+
+def _unscreenable(origin: dict[str, Any]) -> dict[str, Any]:
+    return {**{key: value for key, value in origin.items() if key != "parts"}, "workspace": None}
 
 
 class RememberDataSet(Callback):
@@ -73,8 +88,11 @@ def origin_of_checkpoint(checkpoint: dict[str, Any], path: Path) -> dict[str, An
     origin: dict[str, Any] | None = checkpoint.get(KEY)
     if origin is None and home is not None:  # of a run before checkpoints remembered it
         data = (read_json(path.resolve().parents[1] / "results.json") or {}).get("data")
+        data = data if data and isinstance(data["source"], str) else None
         source = data and _manifest(Path(data["source"]), data["identity"], home)
         return data and {**origin_of_source(source, data["identity"]), "images": None}
+    if origin is not None and home is not None and "parts" in origin:
+        return {**origin, "parts": [origin_of_checkpoint({KEY: part}, path) for part in origin["parts"]]}
     if origin is None or origin["workspace"] is None or home is None:
         return origin
     source = _manifest(Path(origin["source"]), origin["identity"], home)
@@ -105,6 +123,8 @@ def screen(evaluation: Evaluation, workspace: Path, origin: dict[str, Any] | Non
     Images are compared by their bytes. origin: of the training. A backbone from outside is told as not screened.
     Raises ValueError where a data set was curated here, but not screened, unless the evaluation allows it.
     """
+    if origin is not None and "parts" in origin:
+        return _joined([screen(evaluation, workspace, part) for part in origin["parts"]], names_of(origin["source"]))
     if origin is None or origin["workspace"] is None:
         why = (origin or {}).get("why", OUTSIDE)
         nothing = {"screened": False, "images": None, "unscreened": None, "why": why}
@@ -121,6 +141,19 @@ def screen(evaluation: Evaluation, workspace: Path, origin: dict[str, Any] | Non
         told[item.name] = {"screened": not count, "images": len(checksums), "unscreened": count, "why": why}
     if not evaluation.allow_unscreened:
         _refuse({name: entry for name, entry in told.items() if not entry["screened"]})
+    return told
+
+
+def _joined(parts: list[Screening], names: list[str]) -> Screening:
+    """What several data sets of one training say together: screened where all of them are."""
+    told = {}
+    for name in parts[0] if parts else []:
+        entries = [part[name] for part in parts]
+        whys = [f"{source}: {entry['why']}" for source, entry in zip(names, entries, strict=True) if entry["why"]]
+        screened = all(entry["screened"] for entry in entries)
+        counts = {key: [entry[key] for entry in entries] for key in ("images", "unscreened")}
+        known = {key: None if None in values else max(values) for key, values in counts.items()}
+        told[name] = {"screened": screened, **known, "why": "; ".join(whys) or None}
     return told
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from datamodules.sources import SourceItem
 from pas_train.runs import Run
 
 CONFIG: dict[str, Any] = {
@@ -26,12 +27,32 @@ def test_run__is_named_by_method_and_data_set(tmp_path: Path) -> None:
     manifest = tmp_path / "dataset" / "full" / "manifest.parquet"
     manifest.parent.mkdir(parents=True)
     manifest.write_bytes(b"one")
-    run = Run(tmp_path, CONFIG, manifest)
+    run = Run(tmp_path, CONFIG, str(manifest))
     assert run.name.startswith("mocov3-full-") and run.folder == tmp_path / "training" / run.name
-    assert Run(tmp_path, CONFIG, manifest).name == run.name
-    assert Run(tmp_path, CONFIG, tmp_path / "photos").name.startswith("mocov3-data-")
+    assert Run(tmp_path, CONFIG, str(manifest)).name == run.name
+    assert Run(tmp_path, CONFIG, str(tmp_path / "photos")).name.startswith("mocov3-data-")
     manifest.write_bytes(b"two")  # another data set at the same place
-    assert Run(tmp_path, CONFIG, manifest).name != run.name
+    assert Run(tmp_path, CONFIG, str(manifest)).name != run.name
+
+
+def test_run__of_several_data_sets(tmp_path: Path) -> None:
+    manifests = [tmp_path / "dataset" / name / "manifest.parquet" for name in ("full", "mini")]
+    for number, manifest in enumerate(manifests):
+        manifest.parent.mkdir(parents=True)
+        manifest.write_bytes(bytes([number]))
+    full, mini = map(str, manifests)
+    run = Run(tmp_path, CONFIG, [full, mini])
+    assert run.name.startswith("mocov3-full-mini-")
+    others: list[Any] = [
+        full, [mini, full], [full, "hf:x"], [SourceItem(full, 1), SourceItem(mini, 2)],
+        [full, SourceItem(mini, synthetic=True)],
+    ]  # fmt: skip
+    assert len({Run(tmp_path, CONFIG, other).name for other in others} | {run.name}) == 6
+    assert Run(tmp_path, CONFIG, [SourceItem(full, 3.0)]).name == Run(tmp_path, CONFIG, full).name
+    manifests[1].write_bytes(b"other images")
+    assert Run(tmp_path, CONFIG, [full, mini]).name != run.name
+    results = Run(tmp_path, CONFIG, [full, SourceItem(mini, synthetic=True)]).write_results({}, {})
+    assert results["data"]["source"] == [full, {"source": mini, "weight": None, "synthetic": True}]
 
 
 @pytest.mark.parametrize(

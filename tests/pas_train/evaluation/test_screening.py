@@ -9,6 +9,7 @@ import torch
 
 from curation.workspace import write_table
 from datamodules.files import sha256_file, write_json
+from datamodules.sources import SourceItem
 from pas_train.evaluation.evaluation import Evaluation, EvaluationSet
 from pas_train.evaluation.screening import (
     origin_of_checkpoint,
@@ -190,6 +191,34 @@ def test_screen__manifest_of_the_same_images_with_other_scores(sets: Path, manif
     origin = trained_on(manifest)
     write_table(manifest, pa.table({"sha256": ["sum-4", "sum-3"], "leak_similarity": [0.1, 0.2]}))
     assert screen(evaluation(sets / "birds"), sets, origin)["birds"]["screened"]
+
+
+def test_screen__several_data_sets_one_from_outside(sets: Path, manifest: Path) -> None:
+    sources = [str(manifest), SourceItem("torchvision:CIFAR10?root=x")]
+    told = screen(evaluation(sets / "birds"), sets, origin_of_source(sources, "identity"))["birds"]
+    assert not told["screened"] and told["why"] == (
+        "torchvision:CIFAR10?root=x: the backbone was not trained on a data set that was curated here"
+    )
+    with pytest.raises(ValueError, match="3 of the 3 test images of 'food'"):  # as with the curated one alone
+        screen(evaluation(sets / "food"), sets, origin_of_source(sources, "identity"))
+
+
+def test_screen__several_data_sets_all_curated(sets: Path, manifest: Path) -> None:
+    shutil.copytree(sets / "ws", sets / "second")
+    both = [str(manifest), str(sets / "second" / "dataset" / "full" / "manifest.parquet")]
+    origin = origin_of_source(both, "identity")
+    assert screen(evaluation(sets / "birds"), sets, origin)["birds"]["screened"]
+    unfinished(Path(both[1]))
+    with pytest.raises(ValueError, match="2 of the 2 test images of 'birds' .no finished leakage gate in .*second"):
+        screen(evaluation(sets / "birds"), sets, origin)
+
+
+def test_origin_of_training__several_data_sets_go_on(sets: Path, manifest: Path) -> None:
+    both: Any = [str(manifest), "hf:food101"]
+    origin = origin_of_training(both, "identity", None)
+    assert origin_of_training(both, "identity", save_checkpoint(sets / "own.ckpt", origin)) == origin
+    other = origin_of_training(both, "another", save_checkpoint(sets / "own.ckpt", origin))
+    assert "went on from own.ckpt" in screen(evaluation(sets / "birds"), sets, other)["birds"]["why"]
 
 
 def gate(**folders: Path) -> Any:
