@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from datamodules.files import within
 from datamodules.sources import names_of, placed
 from pas_train import curated, predicting
+from pas_train.checkpointing import Checkpoints
 from pas_train.checkpoints import check_weights, load_weights, read_checkpoint
 from pas_train.evaluation.evaluation import Evaluation
 from pas_train.evaluation.screening import origin_of_training, screen, screen_before
@@ -40,15 +40,7 @@ class PasCLI(LightningCLI):
         parser.add_argument("--curation", type=curated.curation_class() | None, default=None, help="the pipeline")
         parser.add_argument("--evaluation", type=Evaluation, default=Evaluation(), help="what to judge the backbone on")
         parser.add_argument("--tracking", type=Tracking, default=Tracking(), help="Weights & Biases")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.save_last": True,
-                "checkpoint.enable_version_counter": False,
-                "checkpoint.every_n_epochs": 1,
-                "checkpoint.save_top_k": 1,
-            }
-        )
+        parser.add_lightning_class_args(Checkpoints, "checkpoint")
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Adds what one subcommand alone has."""
@@ -63,10 +55,6 @@ class PasCLI(LightningCLI):
         """Makes the trainer agree with torchrun or SLURM, then checks what can be checked without a model."""
         trainer = self.options["trainer"]
         trainer["devices"], trainer["num_nodes"] = curated.launched_devices(trainer["devices"], trainer["num_nodes"])
-        checkpoint = self.options.get("checkpoint")
-        # Lightning would wait for a validation, and save nothing between two of them that are many epochs apart.
-        if checkpoint and checkpoint["monitor"] is None and checkpoint["save_on_train_epoch_end"] is None:
-            checkpoint["save_on_train_epoch_end"] = True
 
     @property
     def options(self) -> Any:

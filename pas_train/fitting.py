@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
@@ -14,7 +15,8 @@ from torch import nn
 
 from datamodules.files import atomic
 from pas_train import curated, summary
-from pas_train.checkpoints import load_weights
+from pas_train.checkpointing import AtomicCheckpointIO, Checkpoints
+from pas_train.checkpoints import load, load_weights
 from pas_train.evaluation.screening import (
     RememberDataSet,
     Screening,
@@ -22,6 +24,7 @@ from pas_train.evaluation.screening import (
     screen,
 )
 from pas_train.runs import Run, described
+from pas_train.stopping import StopSignals
 from pas_train.tracking import log_curation, log_results, make_wandb_logger
 from pas_train.weights import begin, figures_path, started_backbone
 
@@ -103,6 +106,8 @@ def attach(cli: "PasCLI", run: Run, start: str | Path | None) -> list[Logger]:
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
             callback.dirpath = str(run.checkpoints.resolve())
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     return loggers
 
 
@@ -111,7 +116,7 @@ def keep_history(logger: CSVLogger, run: Run, start: str | Path | None) -> None:
     path = run.folder / "metrics.csv"
     rows: list[dict[str, Any]] = []
     if path.exists() and start is not None:
-        step = torch.load(start, map_location="cpu", weights_only=False)["global_step"]
+        step = load(start)["global_step"]
         with open(path, newline="") as file:
             rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
         rows = [row for row in rows if run.trained or int(row["step"]) < step]
@@ -133,14 +138,12 @@ def fit(trainer: Trainer, model: LightningModule, data: LightningDataModule, run
         print(f"training    {f'goes on from {start}' if start else 'starts'}: {run.folder}", flush=True)
     if start is None:
         begin(model, run.untrained.with_name("start.pt"))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it holds untrained.pt
+    with StopSignals() as signals:
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, Checkpoints):
+                callback.signals = signals
         # Our own checkpoint, or one that the person names: it may hold the state of loaders and callbacks.
         trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=False)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    # What is judged is what was trained last, whatever the checkpoint settings saved.
-    trainer.save_checkpoint(run.checkpoints / "last.ckpt")
     if trainer.is_global_zero:
         run.mark_trained(trainer.global_step, trainer.current_epoch)
 
@@ -158,8 +161,7 @@ def judge(cli: "PasCLI", model: LightningModule, run: Run, screening: Screening)
     import copy
 
     if run.last is not None:
-        state = torch.load(run.last, map_location="cpu", weights_only=False)["state_dict"]
-        model.load_state_dict(state)
+        model.load_state_dict(load(run.last)["state_dict"])
     trained = backbone_of(model)
     untrained = copy.deepcopy(trained)
     if run.untrained.exists():

@@ -70,9 +70,10 @@ class Run:
 
     @property
     def last(self) -> Path | None:
-        """The newest checkpoint, if there is one."""
-        path = self.checkpoints / "last.ckpt"
-        return path if path.exists() else None
+        """The newest good checkpoint, if there is one."""
+        from pas_train.checkpoints import newest_good
+
+        return newest_good(self.checkpoints)
 
     @property
     def trained(self) -> bool:

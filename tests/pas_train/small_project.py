@@ -113,4 +113,4 @@ class Interrupted(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         if trainer.current_epoch == 1:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)

@@ -1,10 +1,12 @@
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from pas_train.checkpoints import check_weights, load_weights, read_checkpoint
+from pas_train.checkpoints import check_weights, load_weights, newest_good, read_checkpoint
 
 
 def net(width: int = 3, bias: bool = True) -> nn.Module:
@@ -60,3 +62,43 @@ def test_read_checkpoint__weights_alone_are_no_checkpoint(tmp_path: Path) -> Non
         read_checkpoint(None, "to test")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         read_checkpoint(tmp_path, "to test")  # a folder
+
+
+def points(folder: Path, *steps: int) -> list[Path]:
+    for step in steps:
+        torch.save({"state_dict": net().state_dict(), "global_step": step}, folder / f"step={step}.ckpt")
+    (folder / "last.ckpt").symlink_to(f"step={steps[-1]}.ckpt")
+    return [folder / f"step={step}.ckpt" for step in steps]
+
+
+def test_newest_good__by_its_step(tmp_path: Path) -> None:
+    assert newest_good(tmp_path) is None and newest_good(tmp_path / "none") is None
+    points(tmp_path, 8, 9, 10)
+    assert newest_good(tmp_path) == tmp_path / "last.ckpt"
+    (tmp_path / "last.ckpt").unlink()
+    assert newest_good(tmp_path) == tmp_path / "step=10.ckpt"
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 50)
+
+
+def flip(path: Path) -> None:
+    """One bit of the first weight."""
+    content, weight = bytearray(path.read_bytes()), net().state_dict()["0.weight"].numpy().tobytes()
+    content[content.index(weight)] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("spoil", [truncate, flip, lambda path: path.write_bytes(b"")])
+def test_newest_good__damaged_ones_are_named_and_passed_over(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    paths = points(tmp_path, 1, 2, 3)
+    spoil(paths[2])
+    with pytest.warns(UserWarning, match=r"step=3\.ckpt is damaged: .*\. step=2\.ckpt is the newest good checkpoint"):
+        assert newest_good(tmp_path) == paths[1]
+    spoil(paths[1])
+    with pytest.warns(UserWarning, match=r"step=2\.ckpt is damaged.*step=1\.ckpt is the newest good"):
+        assert newest_good(tmp_path) == paths[0]
+    spoil(paths[0])
+    with pytest.raises(ValueError, match=r"step=3.*step=2.*step=1.*No good checkpoint is left in this folder"):
+        newest_good(tmp_path)

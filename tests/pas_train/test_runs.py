@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from datamodules.sources import SourceItem
 from pas_train.runs import Run
@@ -85,7 +86,7 @@ def test_run__knows_how_far_it_is(tmp_path: Path) -> None:
     run = Run(tmp_path, CONFIG, None)
     assert (run.last, run.trained, run.results) == (None, False, None)
     run.checkpoints.mkdir(parents=True)
-    (run.checkpoints / "last.ckpt").touch()
+    torch.save({"global_step": 4}, run.checkpoints / "last.ckpt")
     assert run.last == run.checkpoints / "last.ckpt" and not run.trained
     run.mark_trained(10, 2)
     run.write_results({"cells": {"trained": {"knn": {"top1": 0.5}}}}, {"evaluation": {"knn_k": 1}})
