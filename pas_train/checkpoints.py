@@ -88,8 +88,10 @@ def read_checkpoint(path: str | Path | None, purpose: str) -> dict[str, Any]:
             ".ckpt of a training"
         ) from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "global_step"} <= set(checkpoint):
-        raise ValueError(f"{KEY}: {path} holds no state of a training; give a .ckpt of a training, such as last.ckpt; to start "
-            "from published weights set model.weights")
+        raise ValueError(
+            f"{KEY}: {path} holds no state of a training; give a .ckpt of a training, such as last.ckpt; to start "
+            "from published weights set model.weights"
+        )
     return checkpoint
 
 
