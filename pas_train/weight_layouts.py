@@ -82,7 +82,7 @@ def convert(content: Any) -> Published:
         raise ValueError(f"it holds no tensors by name, but {', '.join(map(str, list(state)[:4])) or 'nothing'}")
     if any(_MOCO_KEY.fullmatch(name) and "encoder." in name for name in tensors):
         return from_moco(tensors)
-    if "pytorch-lightning_version" in content and any(name.startswith("backbone.") for name in tensors):
+    if "global_step" in content and any(name.startswith("backbone.") for name in tensors):
         return _own(tensors, content.get("hyper_parameters") or {})
     return from_backbone(tensors)
 

@@ -91,7 +91,7 @@ def load_published(model: Any, path: str | Path | None) -> dict[str, Any] | None
 
     Returns what stands for the checkpoint of a training: `global_step` None, as nobody knows.
     """
-    if path is None or not is_published(path):
+    if path is None or not hasattr(model, "backbone") or not is_published(path):
         return None
     published, name = read_weights(str(path), CHECKPOINT_KEY, getattr(model, "backbone_name", ""))
     _tell(f"weights     {name}: {load(model, published, f'{CHECKPOINT_KEY}: {name}')}")
@@ -111,7 +111,7 @@ def is_published(path: str | Path) -> bool:
         try:
             with zipfile.ZipFile(file) as archive:
                 pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-                return bool(pickles) and b"pytorch-lightning_version" not in archive.read(pickles[0])
+                return bool(pickles) and b"global_step" not in archive.read(pickles[0])
         except (zipfile.BadZipFile, OSError):
             return False
     with open(file, "rb") as stream:

@@ -242,7 +242,7 @@ def test_load_start__timm_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def own(path: Path, model: PretrainingMethod) -> Path:
-    content = {"state_dict": model.state_dict(), "global_step": 3, "pytorch-lightning_version": "2.6"}
+    content = {"state_dict": model.state_dict(), "global_step": 3}
     torch.save({**content, "hyper_parameters": dict(model.hparams)}, path)
     return path
 
