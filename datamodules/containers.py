@@ -46,7 +46,7 @@ def thinned(data: bytes) -> bytes:
 
 def check_scans(data: bytes, most: int) -> None:
     """Raises Excess for a JPEG of more scans; what follows its end (a phone's short film, say) is not looked at."""
-    if data.count(b"\xff\xda") <= most:
+    if _one_scan(data) or data.count(b"\xff\xda") <= most:
         return
     scans = segments = 0
     place = 2
@@ -60,6 +60,27 @@ def check_scans(data: bytes, most: int) -> None:
             raise Excess(f"{scans} scans in {segments} segments")
         if kind not in (0x01, 0xD8):
             place += max(2, int.from_bytes(data[place : place + 2], "big"))
+
+
+def _one_scan(data: bytes) -> bool:
+    """Whether a JPEG's first scan has all its colours at once and is not refined: libjpeg then takes no second one.
+
+    Read in the header, as counting goes over all bytes.
+    """
+    place, colours = 2, 0
+    for _ in range(MAX_SEGMENTS):
+        if not (found := _MARKER.search(data, place)):
+            return False
+        kind, place = data[found.end() - 1], found.end()
+        if kind in (0xC0, 0xC1) and len(data) > place + 7:  # a frame whose scans are whole
+            colours = data[place + 7]
+        elif 0xC2 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+            return False
+        elif kind in (0xD9, 0xDA):
+            return kind == 0xDA and len(data) > place + 2 and 0 < colours == data[place + 2]
+        if kind != 0x01 and not 0xD0 <= kind <= 0xD8:
+            place += max(2, int.from_bytes(data[place : place + 2], "big"))
+    return False
 
 
 def _thin_jpeg(data: bytes) -> bytes:

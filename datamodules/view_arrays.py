@@ -4,32 +4,54 @@ Planes are float32 [3, S, S] (red, green, blue) and hold whole numbers 0..255 be
 do. Every expression has the order of `view_kernels`, so that the results are equal to the last bit.
 """
 
+import math
+
 import numpy as np
 
 GREY = np.array([19595, 38470, 7471], dtype=np.float32)  # Pillow's luma in 1 / 65536; sums stay exact in float32
 HALF = np.float32(0.5)
+WEIGHT_BITS = 22  # of Pillow's fixed point
 
 
-def resize(
-    image: np.ndarray,
-    top: int,
-    left: int,
-    width: int,
-    rows: np.ndarray,
-    row_weights: np.ndarray,
-    columns: np.ndarray,
-    column_weights: np.ndarray,
-    planes: np.ndarray,
-) -> None:
-    """Resizes a crop of image (uint8 [H, W, 3], contiguous) into planes, with the taps of `views.resize_taps`."""
-    crop = image[top:, left : left + width]
-    tall = np.zeros((len(rows), width, 3), dtype=np.float32)
-    for tap in range(row_weights.shape[1]):
-        tall += row_weights[:, tap, None, None] * crop[rows + tap].astype(np.float32)
-    wide = np.zeros((len(rows), len(columns), 3), dtype=np.float32)
-    for tap in range(column_weights.shape[1]):
-        wide += column_weights[:, tap, None] * tall[:, columns + tap]
-    planes[...] = np.clip(np.floor(wide + HALF), 0, 255).transpose(2, 0, 1)
+def resize_taps(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """First input position int64 [size] and weights int32 [size, taps] of an antialiased linear resize.
+
+    A triangle as wide as the larger of the input's and the output's step, in fixed point of 22 bits, as in Pillow.
+    Unused taps have weight 0, and no tap lies outside the input.
+    """
+    scale = length / size
+    width = max(scale, 1.0)
+    count = min(math.ceil(width) * 2 + 1, length)
+    centres = (np.arange(size) + 0.5) * scale
+    first = np.maximum((centres - width + 0.5).astype(np.int64), 0)
+    last = np.minimum((centres + width + 0.5).astype(np.int64), length)
+    places = np.minimum(first, length - count)
+    positions = places[:, None] + np.arange(count)
+    shares = np.maximum(1.0 - np.abs((positions - centres[:, None] + 0.5) * (1.0 / width)), 0.0)
+    shares[(positions < first[:, None]) | (positions >= last[:, None])] = 0.0
+    total = np.zeros(size)
+    for tap in range(count):
+        total += shares[:, tap]
+    return places, (shares / total[:, None] * (1 << WEIGHT_BITS) + 0.5).astype(np.int32)
+
+
+def resize(image: np.ndarray, top: int, left: int, height: int, width: int, planes: np.ndarray) -> None:
+    """Resizes a crop of image (uint8 [H, W, 3], contiguous) into planes; each pixel is Pillow's.
+
+    Along the rows first, then along the columns, with bytes between the two.
+    """
+    size = planes.shape[1]
+    crop = image[top : top + height, left : left + width].astype(np.int32)
+    columns, weights = resize_taps(width, size)
+    between = np.full((height, size, 3), 1 << (WEIGHT_BITS - 1), dtype=np.int32)
+    for tap in range(weights.shape[1]):
+        between += weights[:, tap, None] * crop[:, columns + tap]
+    between >>= WEIGHT_BITS
+    rows, weights = resize_taps(height, size)
+    total = np.full((size, size, 3), 1 << (WEIGHT_BITS - 1), dtype=np.int32)
+    for tap in range(weights.shape[1]):
+        total += weights[:, tap, None, None] * between[rows + tap]
+    planes[...] = (total >> WEIGHT_BITS).transpose(2, 0, 1)
 
 
 def luma(planes: np.ndarray) -> np.ndarray:
@@ -78,26 +100,32 @@ def _shift_hue(planes: np.ndarray, shift: np.float32) -> None:
         plane[...] = np.floor(largest - chroma * share + HALF)
 
 
-def grey(planes: np.ndarray) -> None:
-    """Replaces the colours by their grey value, in place."""
-    planes[...] = luma(planes)
+def finish(planes: np.ndarray, grey: bool, weights: np.ndarray, threshold: int, flip: bool, out: np.ndarray) -> None:
+    """Grey, blur, solarise and mirror, written as bytes to out (uint8 [3, S, S]); planes are used up.
 
-
-def blur(planes: np.ndarray, weights: np.ndarray) -> None:
-    """Gaussian blur in place, rows then columns, the edge pixels repeated outside."""
-    radius, size = len(weights) // 2, planes.shape[1]
-    for axis in (1, 2):
-        padding = [(0, 0), (0, 0), (0, 0)]
-        padding[axis] = (radius, radius)
-        padded = np.pad(planes, padding, mode="edge")
-        total = np.zeros_like(planes)
-        for tap, weight in enumerate(weights):
-            total += weight * padded.take(range(tap, tap + size), axis=axis)
-        planes[...] = total
-    planes[...] = np.floor(planes + HALF)
-
-
-def store(planes: np.ndarray, threshold: int, flip: bool, out: np.ndarray) -> None:
-    """Inverts values from `threshold` on, mirrors if `flip`, and writes bytes to out (uint8 [3, S, S])."""
+    grey: whether the colours go. weights: of the blur's middle and of the pixels to one side, float32 [radius + 1];
+    the edge pixels are repeated outside. threshold: values from it on are inverted.
+    """
+    if grey:
+        planes[...] = luma(planes)
+    if len(weights) > 1:
+        for axis in (1, 2):
+            planes[...] = _blurred(planes, weights, axis)
+        planes[...] = np.floor(planes + HALF)
     values = np.where(planes >= threshold, 255 - planes, planes).astype(np.uint8)
     out[...] = values[:, :, ::-1] if flip else values
+
+
+def _blurred(planes: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
+    radius, size = len(weights) - 1, planes.shape[1]
+    padding = [(0, 0), (0, 0), (0, 0)]
+    padding[axis] = (radius, radius)
+    padded = np.pad(planes, padding, mode="edge")
+
+    def shifted(places: int) -> np.ndarray:
+        return padded.take(range(radius + places, radius + places + size), axis=axis)
+
+    total = weights[0] * planes
+    for tap in range(1, radius + 1):
+        total = total + weights[tap] * (shifted(-tap) + shifted(tap))
+    return total

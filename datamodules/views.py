@@ -155,29 +155,15 @@ def pixel_functions() -> ModuleType:
     return view_kernels
 
 
-def resize_taps(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """First input position int64 [size] and weights float32 [size, taps] of an antialiased linear resize.
-
-    A triangle as wide as the larger of the input's and the output's step, as in Pillow; each row sums to 1. Unused
-    taps at the end have weight 0, and no tap lies outside the input.
-    """
-    scale = length / size
-    width = max(scale, 1.0)
-    centres = (np.arange(size) + 0.5) * scale
-    first = np.maximum((centres - width + 0.5).astype(np.int64), 0)
-    last = np.minimum((centres + width + 0.5).astype(np.int64), length)
-    count = int((last - first).max())
-    first = np.minimum(first, length - count)  # count <= length, as last - first is
-    positions = first[:, None] + np.arange(count)
-    weights = np.maximum(1.0 - np.abs((positions + 0.5 - centres[:, None]) / width), 0.0)
-    return first, (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
 def blur_taps(sigma: float) -> np.ndarray:
-    """Weights float32 [2 * radius + 1] of a Gaussian blur out to three standard deviations; they sum to 1."""
-    radius = math.ceil(3 * sigma)
-    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    return (weights / weights.sum()).astype(np.float32)
+    """Weights float32 [radius + 1] of a Gaussian blur: of the middle, and of each pixel to one side.
+
+    Out to three standard deviations; both sides and the middle sum to 1. Without blur (sigma 0) the middle alone.
+    """
+    if sigma <= 0:
+        return np.ones(1, dtype=np.float32)
+    weights = np.exp(-0.5 * (np.arange(math.ceil(3 * sigma) + 1) / sigma) ** 2)
+    return (weights / (2 * weights.sum() - 1)).astype(np.float32)
 
 
 class ViewPair:
@@ -204,12 +190,7 @@ class ViewPair:
     def render(self, image: np.ndarray, view: ViewParameters, threshold: int, out: np.ndarray) -> None:
         """Writes one view with the given parameters into out (uint8 [3, size, size])."""
         pixels, planes = pixel_functions(), self._planes
-        rows, columns = resize_taps(view.height, self.size), resize_taps(view.width, self.size)
-        pixels.resize(image, view.top, view.left, view.width, *rows, *columns, planes)
+        pixels.resize(image, view.top, view.left, view.height, view.width, planes)
         if len(view.order):
             pixels.jitter(planes, view.order, view.factors)
-        if view.grey:
-            pixels.grey(planes)
-        if view.sigma > 0:
-            pixels.blur(planes, blur_taps(view.sigma))
-        pixels.store(planes, threshold if view.solarize else 256, view.flip, out)
+        pixels.finish(planes, view.grey, blur_taps(view.sigma), threshold if view.solarize else 256, view.flip, out)

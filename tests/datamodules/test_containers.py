@@ -125,6 +125,18 @@ def test_check_scans__up_to_the_end() -> None:
         check_scans(progressive, scans - 1)
 
 
+def test_check_scans__a_whole_one_is_the_only_one() -> None:
+    buffer = io.BytesIO()
+    IMAGE.resize((3000, 3000)).save(buffer, "JPEG", quality=5)
+    data = buffer.getvalue()
+    again = data[:-2] + data[data.rindex(b"\xff\xda") : -2] * 300 + b"\xff\xd9"
+    check_scans(again, 24)  # not counted, as the decoder does not follow them
+    start = time.process_time()
+    with pytest.raises(RefusedImage, match="truncated"):
+        decode_rgb(again)
+    assert time.process_time() - start < 1.5
+
+
 def test_check_scans__fewer_of_a_large_image() -> None:
     def scanned(side: int, times: int) -> bytes:
         buffer = io.BytesIO()
