@@ -51,6 +51,16 @@ def source_items(source: Sources | None) -> list[SourceItem]:
     return items
 
 
+def check_sources(source: Sources | None) -> None:
+    """Raises ValueError or FileNotFoundError naming `data.source` where it is empty, or names a path that is not there.
+
+    Reads nothing, so that a training of many processes ends before it begins.
+    """
+    for item in source_items(source):
+        if not item.source.startswith(PREFIXES) and not Path(item.source).exists():
+            read_rows(item.source)  # says what is missing
+
+
 def names_of(source: Sources | None) -> list[str]:
     """The data sets of the setting without their weights."""
     given = [source] if isinstance(source, str) else source or []

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from datamodules.files import within
-from datamodules.sources import names_of, placed
+from datamodules.sources import check_sources, names_of, placed
 from pas_train import curated, predicting
 from pas_train.checkpointing import Checkpoints
 from pas_train.checkpoints import check_weights, load_weights, read_checkpoint
@@ -93,6 +93,8 @@ class PasCLI(LightningCLI):
             if source is None:
                 source = data.source = str(manifest)
         run = Run(self.workspace, self.plain_config(), source)
+        if hasattr(data, "source") and not run.trained:
+            check_sources(source)
         start = Path(ckpt_path) if ckpt_path is not None else run.last
         run.origin = origin_of_training(run.source, run.data_identity, start or own_start(model))
         run.origin = run.origin if start is not None else origin_of_start(model, run.origin)
