@@ -104,7 +104,7 @@ class Session:
         for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
             logging.getLogger(name).setLevel(logging.WARNING)
         strategy = self.strategy
-        if strategy in ("auto", "ddp", "ddp_find_unused_parameters_true"):
+        if strategy in ("auto", "ddp", "ddp_find_unused_parameters_true", "fsdp2"):  # nothing to shard in a curation
             strategy = DDPStrategy(timeout=PATIENCE) if self._many() else "auto"
         return Trainer(
             accelerator=self.accelerator,

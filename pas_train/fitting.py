@@ -23,6 +23,7 @@ from pas_train.evaluation.screening import (
     origin_of_checkpoint,
     screen,
 )
+from pas_train.ranks import meeting_place, to_judge
 from pas_train.runs import Run, described
 from pas_train.stopping import StopSignals
 from pas_train.tracking import log_curation, log_results, make_wandb_logger
@@ -62,14 +63,16 @@ def train(
             print(f"training    finished before: {run.folder}")
     else:
         loggers = attach(cli, run, ckpt_path or run.last)
+        whole = to_judge(trainer, model)
         if not run.trained:
             fit(trainer, model, data, run, ckpt_path)
+        meet = meeting_place()
         if zero:
             # A module without a backbone (CLIPN's tower) is trained here too, but there is nothing to judge.
             judged = hasattr(model, "backbone")
-            results = judge(cli, model, run, screening) if judged else run.write_results({}, {})
+            results = judge(cli, whole, run, screening) if judged else run.write_results({}, {})
             tracked = _track(cli, loggers[1:], results)
-        trainer.strategy.barrier()
+        meet()
     if zero:
         made_here = cli.options.get("curation") is not None
         report = curated.write_report(cli.workspace) if made_here else None

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pas_train.sharding import local, norms
+
 OptimizerName = Literal["adamw", "lars", "lars_timm"]
 
 
@@ -70,13 +72,14 @@ class LARS(Optimizer):
             if "momentum" not in state:
                 state["momentum"] = torch.zeros_like(p)
             momenta.append(state["momentum"])
-        updates: list[Tensor] = [p.grad for p in params if p.grad is not None]
-        scaled = [i for i, p in enumerate(params) if p.ndim > 1]
+        like, whole_dims = params[0], [p.ndim for p in params]
+        updates = local([p.grad for p in params if p.grad is not None])
+        params, momenta = local(params), local(momenta)
+        scaled = [i for i, dims in enumerate(whole_dims) if dims > 1]
         if scaled:
             weights = [params[i] for i in scaled]
             decayed = torch._foreach_add([updates[i] for i in scaled], weights, alpha=group["weight_decay"])
-            weight_norms = torch.stack(torch._foreach_norm(weights))
-            update_norms = torch.stack(torch._foreach_norm(decayed))
+            weight_norms, update_norms = norms(weights, like), norms(decayed, like)
             usable = (weight_norms > 0) & (update_norms > 0)
             rates = torch.where(usable, group["trust"] * weight_norms / update_norms, 1.0)  # no read back to the host
             torch._foreach_mul_(decayed, list(rates.unbind()))

@@ -15,6 +15,7 @@ from pas_train.evaluation.knn import knn_predict
 from pas_train.losses import gather_rows
 from pas_train.optim import OptimizerName, build_optimizer, check_optimizer, warmup_cosine
 from pas_train.ranks import prepare_ranks
+from pas_train.sharding import FullyShardedStrategy, is_sharded, shard
 from pas_train.watch import Watch
 from pas_train.weights import load_start
 
@@ -149,6 +150,11 @@ class PretrainingMethod(LightningModule):
         """Before a training on several ranks: what makes it the same as on one."""
         if stage == "fit":
             prepare_ranks(self.trainer, self, self.sync_batchnorm)
+
+    def configure_model(self) -> None:
+        """Cuts the parts into shards, where trainer.strategy is fsdp2."""
+        if isinstance(self.trainer.strategy, FullyShardedStrategy) and not is_sharded(self):
+            shard(self, self.trainer.strategy.device_mesh["data_parallel"])
 
     def configure_callbacks(self) -> list[Callback]:
         """The watch over the training, where the trainer has none yet."""

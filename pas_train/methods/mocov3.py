@@ -10,6 +10,7 @@ from pas_train.heads import moco_v3_predictor, moco_v3_projector
 from pas_train.losses import moco_v3_loss
 from pas_train.methods.base import PretrainingMethod
 from pas_train.optim import OptimizerName, momentum_cosine
+from pas_train.sharding import local
 
 
 class MoCoV3(PretrainingMethod):
@@ -76,4 +77,4 @@ class MoCoV3(PretrainingMethod):
         """Moves the key encoder's parameters towards the query encoder's; BatchNorm buffers are its own."""
         keys: list[Tensor] = [*self.momentum_backbone.parameters(), *self.momentum_projector.parameters()]
         queries: list[Tensor] = [*self.backbone.parameters(), *self.projector.parameters()]
-        torch._foreach_lerp_(keys, queries, 1 - momentum)  # all tensors in one call
+        torch._foreach_lerp_(local(keys), local(queries), 1 - momentum)  # all tensors in one call

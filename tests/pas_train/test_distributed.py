@@ -53,9 +53,14 @@ class Losses(Callback):
         self.values.append(float(gather_rows(outputs["loss"].detach().reshape(1)).mean()))
 
 
+def whole_tensor(value: torch.Tensor) -> torch.Tensor:
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
 def outcome(module: LightningModule, losses: Losses) -> dict[str, Any]:
-    gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
-    return {"losses": losses.values, "state": module.state_dict(), "gradients": gradients}
+    gradients = {name: whole_tensor(p.grad) for name, p in module.named_parameters() if p.grad is not None}
+    state = {name: whole_tensor(value) for name, value in module.state_dict().items()}
+    return {"losses": losses.values, "state": state, "gradients": gradients}
 
 
 def alone(module: LightningModule, callbacks: Any = (), **settings: Any) -> dict[str, Any]:
@@ -88,10 +93,11 @@ def same(ranks: list[dict[str, Any]], whole: dict[str, Any]) -> None:
         assert torch.equal(value, ranks[1]["state"][name]), name
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 @pytest.mark.parametrize("name", METHODS)
-def test_two_ranks__train_as_one_with_the_whole_batch(two_ranks, tmp_path: Path, name: str) -> None:
+def test_two_ranks__train_as_one_with_the_whole_batch(two_ranks, tmp_path: Path, name: str, strategy: str) -> None:
     module = METHODS[name]()
-    ranks = both(two_ranks, tmp_path, copy.deepcopy(module))
+    ranks = both(two_ranks, tmp_path, copy.deepcopy(module), strategy=strategy)
     whole = alone(module)
     same(ranks, whole)
     if module.optimizer_name == "lars":  # AdamW makes steps of gradients that are 0 but for rounding
@@ -105,18 +111,22 @@ def test_two_ranks__without_synchronised_norms_differ(two_ranks, tmp_path: Path)
     assert ranks[0]["losses"][0] != pytest.approx(alone(module, max_steps=1)["losses"][0], abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "name"), [("ddp", "nnclr-resnet"), ("fsdp2", "moco-vit"), ("fsdp2", "moco-resnet")]
+)
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
-def test_two_ranks__checkpoints_go_on_with_one_and_back(two_ranks, tmp_path: Path) -> None:
+def test_two_ranks__checkpoints_go_on_with_one_and_back(two_ranks, tmp_path: Path, strategy: str, name: str) -> None:
     def saving(folder: str) -> dict[str, Any]:
         return {"callbacks": [ModelCheckpoint(tmp_path / folder, "{epoch}", save_top_k=-1)], "enable_checkpointing": 1}
 
     def new() -> LightningModule:
-        return METHODS["nnclr-resnet"]()
+        return METHODS[name]()
 
-    both(two_ranks, tmp_path, new(), **saving("two"))
+    both(two_ranks, tmp_path, new(), strategy=strategy, **saving("two"))
     whole = alone(new(), **saving("one"))["losses"]
     on_one = alone(new(), ckpt_path=tmp_path / "two" / "epoch=0.ckpt", **saving("on-one"))
-    on_two = both(two_ranks, tmp_path, new(), ckpt_path=tmp_path / "one" / "epoch=0.ckpt", **saving("on-two"))
+    path = tmp_path / "one" / "epoch=0.ckpt"
+    on_two = both(two_ranks, tmp_path, new(), strategy=strategy, ckpt_path=path, **saving("on-two"))
     assert on_one["losses"] == pytest.approx(whole[5:], rel=1e-5)
     assert on_two[0]["losses"] == pytest.approx(whole[5:], rel=1e-5)
 
