@@ -2,7 +2,7 @@
 
 import math
 import os
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -13,6 +13,7 @@ from datamodules.decoding import ImageLimits
 from datamodules.image_source import ImageSource
 from datamodules.labelled import LIMITS, LabelledDataset, LabelledImages, read_labelled
 from datamodules.mixing import MixedBatches, make_groups
+from datamodules.photometry import finish_views
 from datamodules.rows import PlainBatches
 from datamodules.sampling import GlobalBatches, RankRows
 from datamodules.sources import SourceItem, names_of, open_sources, source_items
@@ -22,7 +23,14 @@ from datamodules.views import VIEW_1, VIEW_2, ViewPair, ViewSettings, pixel_func
 NAMED = 3  # images that cannot be read, by name in the warning
 
 
-class RestartableLoader(DataLoader):
+class QuietLoader(DataLoader):
+    """A DataLoader without torch's page on the number of workers; the data module says it with the setting's name."""
+
+    def check_worker_number_rationality(self) -> None:
+        """Nothing to say."""
+
+
+class RestartableLoader(QuietLoader):
     """A DataLoader whose sampler continues at the trainer's step; says so to Lightning by having a state."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -66,6 +74,8 @@ class PretrainDataModule(LightningDataModule):
         synthetic_share: share of synthetic images in an epoch, 0 to 1; null takes real and synthetic ones as they come.
         epoch_images: images of an epoch; null: as many as there are. With weights, a synthetic_share or a number here,
             images come in one permutation after another across epochs, so that each comes as often as its likes.
+        photometry: where colours, blur and inversion are computed: by the workers, on the device, or (auto) on the
+            device if that is a CUDA GPU. Both agree to about a grey level; the draws are the same.
     """
 
     def __init__(
@@ -83,6 +93,7 @@ class PretrainDataModule(LightningDataModule):
         prefetch_factor: int = 2,
         synthetic_share: float | None = None,
         epoch_images: int | None = None,
+        photometry: Literal["auto", "worker", "device"] = "auto",
     ) -> None:
         super().__init__()
         for name, value in (
@@ -92,6 +103,8 @@ class PretrainDataModule(LightningDataModule):
         ):
             if value < 1:
                 raise ValueError(f"data.{name} must be at least 1, got {value}")
+        if num_workers is not None and num_workers < 0:
+            raise ValueError(f"data.num_workers must be at least 0, or null, got {num_workers}")
         if synthetic_share is not None and not 0 <= synthetic_share <= 1:
             raise ValueError(f"data.synthetic_share must be between 0 and 1, got {synthetic_share}")
         if epoch_images is not None and epoch_images < batch_size:
@@ -113,10 +126,11 @@ class PretrainDataModule(LightningDataModule):
         self.prefetch_factor = prefetch_factor
         self.synthetic_share = synthetic_share
         self.epoch_images = epoch_images
+        self.photometry = photometry
         self.rows: ImageSource | None = None
         self.knn_sets: list[LabelledImages] = []
         self._restored: dict[str, Any] | None = None
-        self._named = False  # whether images that cannot be read were told
+        self._named = self._warned = False  # whether images that cannot be read, and too many workers, were told
 
     def setup(self, stage: str) -> None:
         """Reads the index (fit) and the labelled sets; checks that the batch fits the data and the devices."""
@@ -157,7 +171,7 @@ class PretrainDataModule(LightningDataModule):
             sampler.place = lambda: place_of(trainer, len(sampler))
         pixel_functions()  # before the workers are forked, so that they share the compiled kernels
         pair = ViewPair(self.image_size, self.views, self.seed)
-        dataset = TwoViewDataset(self.rows, pair, self.limits)
+        dataset = TwoViewDataset(self.rows, pair, self.limits, finished=not self._on_device())
         # One item is one batch: the worker writes the views where the batch needs them.
         return RestartableLoader(dataset, batch_size=None, sampler=sampler, collate_fn=_as_it_is, **self._workers())
 
@@ -166,7 +180,7 @@ class PretrainDataModule(LightningDataModule):
         rank, world_size = self._ranks()
         options = self._workers() | {"persistent_workers": False}
         return [
-            DataLoader(
+            QuietLoader(
                 LabelledDataset(images, self.image_size),
                 batch_size=min(256, max(1, self.batch_size // world_size)),
                 sampler=RankRows(len(images.paths), rank, world_size),
@@ -183,7 +197,7 @@ class PretrainDataModule(LightningDataModule):
         dataset = PlainBatches(self.rows, self.image_size, size, self.limits)
         options = self._workers() | {"persistent_workers": False}
         sampler = range(rank, len(dataset), world_size)  # ranks need not have as many: nothing is exchanged
-        return DataLoader(dataset, batch_size=None, sampler=sampler, collate_fn=_as_it_is, **options)
+        return QuietLoader(dataset, batch_size=None, sampler=sampler, collate_fn=_as_it_is, **options)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Names the first images that could not be read, once; all are counted in train/replaced_images."""
@@ -195,6 +209,14 @@ class PretrainDataModule(LightningDataModule):
                 f"{'; '.join(unreadable[:NAMED])}. train/replaced_images counts them"
             )
         return batch
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Turns crops and what is left to do with them into views, on the device."""
+        if not isinstance(batch, dict) or "photometry" not in batch:
+            return batch
+        photometry, order = batch.pop("photometry"), batch.pop("photometry_order")
+        sigma_max = max(view.blur_sigma_max if view.blur else 0 for view in self.views)
+        return batch | {"views": finish_views(batch["views"], photometry, order, sigma_max)}
 
     def state_dict(self) -> dict[str, Any]:
         """What must be the same for a checkpoint to continue on the same batches."""
@@ -237,14 +259,24 @@ class PretrainDataModule(LightningDataModule):
         images = self.epoch_images or len(self.rows)
         return MixedBatches(groups, images, self.batch_size, self.seed, rank, world_size)
 
+    def _on_device(self) -> bool:
+        if self.photometry == "auto":
+            return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return self.photometry == "device"
+
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
     def _workers(self) -> dict[str, Any]:
-        workers = self.num_workers
-        if workers is None:
-            devices = self.trainer.num_devices if self.trainer is not None else 1
-            workers = max(1, len(os.sched_getaffinity(0)) // devices)
+        cores, devices = len(os.sched_getaffinity(0)), self.trainer.num_devices if self.trainer is not None else 1
+        workers = max(1, cores // devices) if self.num_workers is None else self.num_workers
+        if workers * devices > cores and not self._warned:
+            self._warned = True
+            of = f" for each of {devices} devices" if devices > 1 else ""
+            rank_zero_warn(
+                f"data.num_workers is {workers}{of}, but this machine lends {cores} cores; the loading processes will "
+                f"take turns, and take memory each. {max(1, cores // devices)} or null (which counts) is as fast"
+            )
         options: dict[str, Any] = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
         return options | ({"persistent_workers": True, "prefetch_factor": self.prefetch_factor} if workers else {})
 

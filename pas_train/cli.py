@@ -150,6 +150,7 @@ def lightning_command(command: str, args: Sequence[str]) -> None:
         lambda record: "Tip:" not in record.getMessage()
     )
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the throughput says what is slow
     PasCLI(
         trainer_class=Trainer,
         trainer_defaults={"use_distributed_sampler": False, "logger": False},

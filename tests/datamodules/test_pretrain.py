@@ -152,6 +152,16 @@ def test_pretrain__nothing_readable_is_an_error(tmp_path: Path) -> None:
         batches(data(tmp_path))
 
 
+def test_pretrain__more_workers_than_cores_are_named_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1})
+    module = data(folder, num_workers=8)
+    with pytest.warns(UserWarning) as told:
+        assert len(batches(module)) == STEPS
+        module.predict_dataloader()
+    said = [str(warning.message) for warning in told]
+    assert len(said) == 1 and "data.num_workers is 8, but this machine lends 2 cores" in said[0]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("limits", [{}, {"max_epochs": -1, "max_steps": EPOCHS * STEPS}])
 def test_pretrain__continues_exactly_from_every_step(folder: Path, tmp_path: Path, workers: int, limits: dict) -> None:
@@ -229,6 +239,7 @@ def test_pretrain__labelled_sets_for_knn(tmp_path: Path, folder: Path) -> None:
         ({"synthetic_share": 1.5}, r"data\.synthetic_share must be between 0 and 1, got 1\.5"),
         ({"epoch_images": 3}, r"data\.epoch_images must be at least data\.batch_size 4, got 3"),
         ({"synthetic_share": 0.5}, r"data\.source has no synthetic image"),
+        ({"num_workers": -1}, r"data\.num_workers must be at least 0, or null, got -1"),
         ({"source": None}, r"data\.source is missing"),
         ({"source": "/nowhere"}, r"data\.source: /nowhere does not exist"),
     ],
