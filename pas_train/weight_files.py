@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,15 @@ def _read_file(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):  # DINO's and MAE's files hold their arguments
-            return torch.load(path, map_location="cpu", weights_only=True)
+        archive = zipfile.is_zipfile(path)
+        if archive:
+            with zipfile.ZipFile(path) as parts:
+                wrong = parts.testzip()
+            if wrong is not None:
+                raise OSError(f"the checksum of {wrong} is wrong")
+        # What nobody takes, such as an optimiser's state, stays on the disk. DINO's and MAE's files hold arguments.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except Exception as error:  # what reading raises depends on the damage
         said = str(error).split("\n")[0]
         said = "torch does not know its format" if said.startswith("Weights only load failed") else said

@@ -106,9 +106,11 @@ def from_moco(tensors: Mapping[str, Tensor]) -> Published:
 
 def _own(tensors: dict[str, Tensor], settings: Mapping[str, Any]) -> Published:
     """A checkpoint of one of our trainings. settings: of its `model` section."""
-    heads = None
-    if settings.get("backbone"):
-        heads = heads_of(settings["backbone"], settings.get("backbone_options") or {})
+    import timm
+
+    name, heads = settings.get("backbone"), None
+    if isinstance(name, str) and timm.is_model(name):
+        heads = heads_of(name, settings.get("backbone_options") or {})
     mean, std = (tuple(settings[name]) if settings.get(name) else None for name in ("mean", "std"))
     return Published(tensors, "a training of pas_train", heads=heads, mean=mean, std=std)
 
@@ -159,7 +161,9 @@ def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]
 def from_transformers(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> Published:
     """The state dict of transformers' ViTModel (ViT, DINO, MAE, MSN), Dinov2Model or ResNetModel.
 
-    Keys that are not understood keep their names, so that the comparison with the backbone names them.
+    Keys that are not understood keep their names, so that the comparison with the backbone names them. A ViT's
+    layer_norm_eps, 1e-12 there and 1e-6 in timm, is no tensor and not taken over: where activations vary as they do in
+    trained networks, features differ by less than 1e-5.
     Raises ValueError, without the name of the weights, for another architecture.
     """
     kind = config.get("model_type")

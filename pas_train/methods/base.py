@@ -169,9 +169,12 @@ class PretrainingMethod(LightningModule):
         """A training that goes on does not start again."""
         self.started = True
 
-    def on_fit_start(self) -> None:
-        """Starts from `weights` where nothing did before; refuses what would change the method."""
+    def on_train_start(self) -> None:
+        """Starts from `weights`, as the command `fit` has done before; by now a checkpoint is loaded, if there is one."""
         load_start(self)
+
+    def on_fit_start(self) -> None:
+        """Refuses what would change the method."""
         if self.trainer.accumulate_grad_batches != 1:
             raise ValueError(
                 f"trainer.accumulate_grad_batches is {self.trainer.accumulate_grad_batches}: each image is contrasted "
