@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from datamodules.decoding import ImageLimits, RefusedImage
 from datamodules.image_source import ImageSource
 from datamodules.store import StoreError
-from datamodules.views import ViewPair
+from datamodules.views import PHOTOMETRY, ViewPair
 
 MAX_TRIES = 1000  # images in a row that cannot be read before the training says that something is wrong
 
@@ -20,14 +20,17 @@ class TwoViewDataset(Dataset):
     views: uint8 [2, B, 3, S, S]. index: int64 [B], the row that is shown. synthetic: bool [B], whether it is
     generated. replaced: int64 [1], how many images could not be read and gave place to the next row. unreadable: where
     there are such, a list of sentences that say which and why.
+    With finished=False the views are crops, and what is left to do comes with them: photometry float32 [2, B, P] and
+    photometry_order int8 [2, B, 4], see `photometry.finish_views`.
     A pass is how often the row has been due before: the numbers of its views are drawn from (seed, pass, row).
     """
 
-    def __init__(self, source: ImageSource, pair: ViewPair, limits: ImageLimits) -> None:
+    def __init__(self, source: ImageSource, pair: ViewPair, limits: ImageLimits, finished: bool = True) -> None:
         self.source = source
         self.synthetic = source.synthetic()
         self.pair = pair
         self.limits = limits
+        self.finished = finished
 
     def __len__(self) -> int:
         return len(self.source)
@@ -38,10 +41,15 @@ class TwoViewDataset(Dataset):
         views = torch.empty((2, len(rows), 3, size, size), dtype=torch.uint8)
         shown = np.array(rows, dtype=np.int64)
         failed: list[str] = []
+        photometry = torch.empty((2, len(rows), PHOTOMETRY), dtype=torch.float32)
+        order = torch.empty((2, len(rows), 4), dtype=torch.int8)
+        written, parameters, orders = views.numpy(), photometry.numpy(), order.numpy()
         for i, (visit, row) in enumerate(zip(passes.tolist(), rows.tolist(), strict=True)):
             image, shown[i] = self.read(row, failed)
             # The numbers are drawn for the row that was due, so a repaired image changes nothing else.
-            self.pair(image, visit, row, views[:, i].numpy())
+            for number, view in enumerate(self.pair.draw(image.shape[:2], visit, row)):
+                self.pair.render(image, view, written[number, i], self.finished)
+                parameters[number, i], orders[number, i] = view.photometry(), view.changes()
         replaced = int((shown != rows).sum())
         batch = {
             "views": views,
@@ -49,6 +57,8 @@ class TwoViewDataset(Dataset):
             "synthetic": torch.from_numpy(self.synthetic[shown]),
             "replaced": torch.tensor([replaced]),
         }
+        if not self.finished:
+            batch |= {"photometry": photometry, "photometry_order": order}
         return batch | ({"unreadable": failed} if failed else {})
 
     def read(self, row: int, failed: list[str]) -> tuple[np.ndarray, int]:

@@ -13,19 +13,20 @@ HALF = np.float32(0.5)
 WEIGHT_BITS = 22  # of Pillow's fixed point
 
 
-def resize_taps(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def resize_taps(start: float, length: float, limit: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     """First input position int64 [size] and weights int32 [size, taps] of an antialiased linear resize.
 
-    A triangle as wide as the larger of the input's and the output's step, in fixed point of 22 bits, as in Pillow.
-    Unused taps have weight 0, and no tap lies outside the input.
+    start, length: what is resized, within `limit` input pixels; need not be whole. A triangle as wide as the larger of
+    the input's and the output's step, in fixed point of 22 bits, as in Pillow. Unused taps have weight 0, and no tap
+    lies outside the input.
     """
     scale = length / size
     width = max(scale, 1.0)
-    count = min(math.ceil(width) * 2 + 1, length)
-    centres = (np.arange(size) + 0.5) * scale
+    count = min(math.ceil(width) * 2 + 1, limit)
+    centres = start + (np.arange(size) + 0.5) * scale
     first = np.maximum((centres - width + 0.5).astype(np.int64), 0)
-    last = np.minimum((centres + width + 0.5).astype(np.int64), length)
-    places = np.minimum(first, length - count)
+    last = np.minimum((centres + width + 0.5).astype(np.int64), limit)
+    places = np.minimum(first, limit - count)
     positions = places[:, None] + np.arange(count)
     shares = np.maximum(1.0 - np.abs((positions - centres[:, None] + 0.5) * (1.0 / width)), 0.0)
     shares[(positions < first[:, None]) | (positions >= last[:, None])] = 0.0
@@ -35,19 +36,21 @@ def resize_taps(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     return places, (shares / total[:, None] * (1 << WEIGHT_BITS) + 0.5).astype(np.int32)
 
 
-def resize(image: np.ndarray, top: int, left: int, height: int, width: int, planes: np.ndarray) -> None:
+def resize(image: np.ndarray, top: float, left: float, height: float, width: float, planes: np.ndarray) -> None:
     """Resizes a crop of image (uint8 [H, W, 3], contiguous) into planes; each pixel is Pillow's.
 
-    Along the rows first, then along the columns, with bytes between the two.
+    Along the rows first, then along the columns, with bytes between the two. The crop need not begin and end on
+    whole pixels; those that it touches are all that is used.
     """
     size = planes.shape[1]
-    crop = image[top : top + height, left : left + width].astype(np.int32)
-    columns, weights = resize_taps(width, size)
-    between = np.full((height, size, 3), 1 << (WEIGHT_BITS - 1), dtype=np.int32)
+    first_row, first_column = math.floor(top), math.floor(left)
+    crop = image[first_row : math.ceil(top + height), first_column : math.ceil(left + width)].astype(np.int32)
+    columns, weights = resize_taps(left - first_column, width, crop.shape[1], size)
+    between = np.full((len(crop), size, 3), 1 << (WEIGHT_BITS - 1), dtype=np.int32)
     for tap in range(weights.shape[1]):
         between += weights[:, tap, None] * crop[:, columns + tap]
     between >>= WEIGHT_BITS
-    rows, weights = resize_taps(height, size)
+    rows, weights = resize_taps(top - first_row, height, len(crop), size)
     total = np.full((size, size, 3), 1 << (WEIGHT_BITS - 1), dtype=np.int32)
     for tap in range(weights.shape[1]):
         total += weights[:, tap, None, None] * between[rows + tap]

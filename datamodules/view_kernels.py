@@ -22,22 +22,22 @@ ROUND = _i(1 << (WEIGHT_BITS - 1))
 
 
 @numba.njit(cache=True, nogil=True)
-def resize_taps(length, size):  # type: ignore[no-untyped-def]
+def resize_taps(start, length, limit, size):  # type: ignore[no-untyped-def]
     """See view_arrays.resize_taps."""
     scale = length / size
     width = max(scale, 1.0)
-    count = min(int(np.ceil(width)) * 2 + 1, length)
+    count = min(int(np.ceil(width)) * 2 + 1, limit)
     places, weights = np.empty(size, dtype=np.int64), np.zeros((size, count), dtype=np.int32)
     shares = np.empty(count, dtype=np.float64)
     for place in range(size):
-        centre = (place + 0.5) * scale
+        centre = start + (place + 0.5) * scale
         first = max(int(centre - width + 0.5), 0)
-        taps = min(int(centre + width + 0.5), length) - first
+        taps = min(int(centre + width + 0.5), limit) - first
         total = 0.0
         for tap in range(taps):
             shares[tap] = max(1.0 - abs((first + tap - centre + 0.5) * (1.0 / width)), 0.0)
             total += shares[tap]
-        places[place] = min(first, length - count)
+        places[place] = min(first, limit - count)
         for tap in range(taps):
             weight = int(shares[tap] / total * (1 << WEIGHT_BITS) + 0.5)
             weights[place, first - places[place] + tap] = weight
@@ -47,11 +47,12 @@ def resize_taps(length, size):  # type: ignore[no-untyped-def]
 @numba.njit(cache=True, nogil=True)
 def resize(image, top, left, height, width, planes):  # type: ignore[no-untyped-def]
     """See view_arrays.resize."""
-    size = planes.shape[1]
-    between = np.empty((3, height, size), dtype=np.uint8)
-    columns, column_weights = resize_taps(width, size)
-    rows, row_weights = resize_taps(height, size)
-    _resize_rows(image, top, left, width, columns, column_weights, between)
+    size, first_row, first_column = planes.shape[1], int(np.floor(top)), int(np.floor(left))
+    touched_rows, touched_columns = int(np.ceil(top + height)) - first_row, int(np.ceil(left + width)) - first_column
+    columns, column_weights = resize_taps(left - first_column, width, touched_columns, size)
+    rows, row_weights = resize_taps(top - first_row, height, touched_rows, size)
+    between = np.empty((3, touched_rows, size), dtype=np.uint8)
+    _resize_rows(image, first_row, first_column, touched_columns, columns, column_weights, between)
     total = np.empty(size, dtype=np.int32)
     for channel in range(3):
         for y in range(size):

@@ -88,8 +88,20 @@ class ViewParameters(NamedTuple):
     factors: np.ndarray  # float32 [4], of operation 0 to 3
     grey: bool
     sigma: float  # 0 without blur
-    solarize: bool
+    threshold: int  # values from it on are inverted; 256 without
     flip: bool
+
+    def photometry(self) -> np.ndarray:
+        """What is done after crop and flip but the order, as float32 [PHOTOMETRY]; see GREY and what follows it."""
+        return np.array([*self.factors, self.grey, self.sigma, self.threshold], dtype=np.float32)
+
+    def changes(self) -> np.ndarray:
+        """The order as int8 [4], -1 where there is none."""
+        return np.array(self.order if len(self.order) else [-1] * 4, dtype=np.int8)
+
+
+GREY, SIGMA, THRESHOLD = 4, 5, 6  # columns of the photometry; those before are the factors
+PHOTOMETRY = 7
 
 
 def uniforms(seed: int, epoch: int, sample: int, view: int, count: int) -> np.ndarray:
@@ -120,7 +132,7 @@ def draw_view(
         factors=factors.astype(np.float32),
         grey=bool(u[9] < settings.grey),
         sigma=float(sigma) if u[10] < settings.blur else 0.0,
-        solarize=bool(u[12] < settings.solarize),
+        threshold=settings.solarize_threshold if u[12] < settings.solarize else 256,
         flip=bool(u[13] < settings.flip),
     )
 
@@ -183,14 +195,25 @@ class ViewPair:
 
     def __call__(self, image: np.ndarray, epoch: int, sample: int, out: np.ndarray) -> None:
         """Writes the views of an RGB image (uint8 [H, W, 3], contiguous) into out (uint8 [2, 3, size, size])."""
-        for view, settings in enumerate(self.settings):
-            parameters = draw_view(settings, (image.shape[0], image.shape[1]), self.seed, epoch, sample, view)
-            self.render(image, parameters, settings.solarize_threshold, out[view])
+        for view, target in zip(self.draw(image.shape[:2], epoch, sample), out, strict=True):
+            self.render(image, view, target)
 
-    def render(self, image: np.ndarray, view: ViewParameters, threshold: int, out: np.ndarray) -> None:
-        """Writes one view with the given parameters into out (uint8 [3, size, size])."""
+    def draw(self, size: tuple[int, ...], epoch: int, sample: int) -> list[ViewParameters]:
+        """What is done to an image of this height and width in its two views."""
+        height, width = size
+        each = enumerate(self.settings)
+        return [draw_view(settings, (height, width), self.seed, epoch, sample, view) for view, settings in each]
+
+    def render(self, image: np.ndarray, view: ViewParameters, out: np.ndarray, finished: bool = True) -> None:
+        """Writes one view with the given parameters into out (uint8 [3, size, size]).
+
+        finished: else it is only cropped and flipped, and the rest left to `photometry.finish_views`.
+        """
         pixels, planes = pixel_functions(), self._planes
-        pixels.resize(image, view.top, view.left, view.height, view.width, planes)
+        pixels.resize(image, float(view.top), float(view.left), float(view.height), float(view.width), planes)
+        if not finished:
+            pixels.finish(planes, False, blur_taps(0), 256, view.flip, out)
+            return
         if len(view.order):
             pixels.jitter(planes, view.order, view.factors)
-        pixels.finish(planes, view.grey, blur_taps(view.sigma), threshold if view.solarize else 256, view.flip, out)
+        pixels.finish(planes, view.grey, blur_taps(view.sigma), view.threshold, view.flip, out)
