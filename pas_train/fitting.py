@@ -1,7 +1,5 @@
 """What `fit` does once the data set is there: train or go on, evaluate, track, report."""
 
-import csv
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +21,7 @@ from pas_train.evaluation.screening import (
     origin_of_checkpoint,
     screen,
 )
+from pas_train.history import keep_history
 from pas_train.ranks import meeting_place, to_judge
 from pas_train.runs import Run, described
 from pas_train.stopping import StopSignals
@@ -90,7 +89,7 @@ def attach(cli: "PasCLI", run: Run, start: str | Path | None) -> list[Logger]:
     loggers: list[Logger] = [metrics]
     if trainer.is_global_zero:
         run.save_config(cli.dumped_config())
-        keep_history(metrics, run, start)
+        keep_history(metrics, None if run.trained else load(start)["global_step"] if start else 0)
         if tracking.enabled:
             curation = cli.options.get("curation")
             data_set = {"source": described(run.source), "identity": run.data_identity}
@@ -112,22 +111,6 @@ def attach(cli: "PasCLI", run: Run, start: str | Path | None) -> list[Logger]:
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     return loggers
-
-
-def keep_history(logger: CSVLogger, run: Run, start: str | Path | None) -> None:
-    """Lightning's CSVLogger begins its file anew; a run that goes on keeps the rows up to its checkpoint."""
-    path = run.folder / "metrics.csv"
-    rows: list[dict[str, Any]] = []
-    if path.exists() and start is not None:
-        step = load(start)["global_step"]
-        with open(path, newline="") as file:
-            rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
-        rows = [row for row in rows if run.trained or int(row["step"]) < step]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*exists and is not empty.*")
-        writer = logger.experiment
-    writer.metrics = rows
-    writer.save()
 
 
 def fit(trainer: Trainer, model: LightningModule, data: LightningDataModule, run: Run, ckpt_path: str | None) -> None:
