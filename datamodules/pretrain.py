@@ -2,6 +2,7 @@
 
 import math
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from datamodules.mixing import MixedBatches, make_groups
 from datamodules.photometry import finish_views
 from datamodules.rows import PlainBatches
 from datamodules.sampling import GlobalBatches, RankRows
+from datamodules.shrinking import Shrinking, shrunk
 from datamodules.sources import SourceItem, names_of, open_sources, source_items
 from datamodules.two_views import TwoViewDataset
 from datamodules.views import VIEW_1, VIEW_2, ViewPair, ViewSettings, pixel_functions
@@ -74,6 +76,11 @@ class PretrainDataModule(LightningDataModule):
         synthetic_share: share of synthetic images in an epoch, 0 to 1; null takes real and synthetic ones as they come.
         epoch_images: images of an epoch; null: as many as there are. With weights, a synthetic_share or a number here,
             images come in one permutation after another across epochs, so that each comes as often as its likes.
+        short_side: null decodes the images as they are, as strict reproductions must. A number (256 to 320 for views of
+            224) re-encodes them once, before training, to so many pixels on the short side, never upscaled: less to
+            read and decode in every epoch, and slightly other pixels.
+        short_side_quality: of these images' JPEG, 1 to 100.
+        cache_folder: where the re-encoded shards are kept, on a disk that all nodes see; null: beside the manifest.
         photometry: where colours, blur and inversion are computed: by the workers, on the device, or (auto) on the
             device if that is a CUDA GPU. Both agree to about a grey level; the draws are the same.
     """
@@ -93,6 +100,9 @@ class PretrainDataModule(LightningDataModule):
         prefetch_factor: int = 2,
         synthetic_share: float | None = None,
         epoch_images: int | None = None,
+        short_side: int | None = None,
+        short_side_quality: int = 90,
+        cache_folder: str | None = None,
         photometry: Literal["auto", "worker", "device"] = "auto",
     ) -> None:
         super().__init__()
@@ -103,6 +113,10 @@ class PretrainDataModule(LightningDataModule):
         ):
             if value < 1:
                 raise ValueError(f"data.{name} must be at least 1, got {value}")
+        if short_side is not None and short_side < image_size:
+            raise ValueError(f"data.short_side must be at least data.image_size {image_size}, got {short_side}")
+        if not 1 <= short_side_quality <= 100:
+            raise ValueError(f"data.short_side_quality must be between 1 and 100, got {short_side_quality}")
         if num_workers is not None and num_workers < 0:
             raise ValueError(f"data.num_workers must be at least 0, or null, got {num_workers}")
         if synthetic_share is not None and not 0 <= synthetic_share <= 1:
@@ -127,10 +141,31 @@ class PretrainDataModule(LightningDataModule):
         self.synthetic_share = synthetic_share
         self.epoch_images = epoch_images
         self.photometry = photometry
+        self.shrinking = None if short_side is None else Shrinking(short_side, short_side_quality)
+        self.cache_folder = cache_folder
+        self.prepare_data_per_node = False  # one process writes the shards of all
         self.rows: ImageSource | None = None
         self.knn_sets: list[LabelledImages] = []
         self._restored: dict[str, Any] | None = None
         self._named = self._warned = False  # whether images that cannot be read, and too many workers, were told
+
+    def prepare_data(self) -> None:
+        """Writes the shards of the short side, in one process while the others wait."""
+        fitting = self.trainer is None or self.trainer.state.fn == "fit"
+        if self.shrinking is not None and self.rows is None and fitting:
+            self.rows = open_sources(self.source, self._shrunk)
+
+    def _shrunk(self, name: str, source: ImageSource) -> ImageSource:
+        assert self.shrinking is not None
+        path = Path(name)
+        if self.cache_folder is None and path.suffix != ".parquet":
+            raise ValueError(
+                f"data.short_side: {name} has no manifest to keep the re-encoded images beside; name a folder for them "
+                "with data.cache_folder"
+            )
+        folder = path.parent if self.cache_folder is None else Path(self.cache_folder)
+        workers = self._cores()[0] if self.num_workers is None else self.num_workers  # the other ranks wait
+        return shrunk(source, name, folder, self.shrinking, self.limits, workers)
 
     def setup(self, stage: str) -> None:
         """Reads the index (fit) and the labelled sets; checks that the batch fits the data and the devices."""
@@ -143,7 +178,7 @@ class PretrainDataModule(LightningDataModule):
         if stage == "fit" and not self.knn_sets and self.trainer is not None:
             self.trainer.limit_val_batches = 0  # nothing to validate on, and Lightning would warn of it
         if self.rows is None:
-            self.rows = open_sources(self.source)
+            self.rows = open_sources(self.source, self._shrunk if self.shrinking else None)
         if stage == "predict":
             return
         _, world_size = self._ranks()
@@ -267,9 +302,17 @@ class PretrainDataModule(LightningDataModule):
     def _ranks(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
+    def _cores(self) -> tuple[int, int]:
+        """Cores of this machine, and the devices that share them."""
+        return len(os.sched_getaffinity(0)), self.trainer.num_devices if self.trainer is not None else 1
+
+    def _worker_count(self) -> int:
+        cores, devices = self._cores()
+        return max(1, cores // devices) if self.num_workers is None else self.num_workers
+
     def _workers(self) -> dict[str, Any]:
-        cores, devices = len(os.sched_getaffinity(0)), self.trainer.num_devices if self.trainer is not None else 1
-        workers = max(1, cores // devices) if self.num_workers is None else self.num_workers
+        cores, devices = self._cores()
+        workers = self._worker_count()
         if workers * devices > cores and not self._warned:
             self._warned = True
             of = f" for each of {devices} devices" if devices > 1 else ""

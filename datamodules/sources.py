@@ -1,6 +1,6 @@
 """Data sets by name: the strings of `data.source`, alone, in a list, or with weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -99,10 +99,17 @@ def open_source(source: str) -> ImageSource:
     return read_rows(source)
 
 
-def open_sources(source: Sources | None) -> ImageSource:
-    """All data sets of the setting as one. Raises ValueError or FileNotFoundError naming `data.source`."""
+def open_sources(
+    source: Sources | None, prepare: Callable[[str, ImageSource], ImageSource] | None = None
+) -> ImageSource:
+    """All data sets of the setting as one. Raises ValueError or FileNotFoundError naming `data.source`.
+
+    prepare: what each is put through, by its name.
+    """
     items = source_items(source)
     parts = [open_source(item.source) for item in items]
+    if prepare is not None:
+        parts = [prepare(item.source, part) for item, part in zip(items, parts, strict=True)]
     if len(parts) == 1 and items[0].synthetic is None:
         return parts[0]
     return JoinedSources(parts, [item.synthetic for item in items])

@@ -127,7 +127,7 @@ class PasCLI(LightningCLI):
 
     def _place(self, datamodule: LightningDataModule) -> None:
         """Makes `workspace:` paths of the data module real."""
-        for name in ("knn_bank", "knn_queries"):
+        for name in ("knn_bank", "knn_queries", "cache_folder"):
             if getattr(datamodule, name, None) is not None:
                 setattr(datamodule, name, str(within(getattr(datamodule, name), self.workspace)))
         if getattr(datamodule, "source", None) is not None:
