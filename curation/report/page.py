@@ -69,7 +69,7 @@ def content(view: View) -> dict[str, Any]:
         "histograms": figures.histograms(view),
         "by_source": figures.histograms_by_source(view),
         "answer": tables.answer(view),
-        "backbones": tables.BACKBONES,
+        "backbones": tables.backbones(runs),
         "runs": [
             {"run": run, "curve": figures.training_curves(run) if number < view.settings.runs else None}
             for number, run in enumerate(runs)

@@ -17,7 +17,7 @@ from datamodules.files import read_json
 
 # Column of the ledger -> its name for the reader. The order is that of the knees.
 SCORE_NAMES = {"ood": "Out of domain", "ood_general": "Out of the general domain", "text_gap": "Leaning on text"}
-BACKBONES = {"pixels": "raw pixels", "untrained": "untrained", "trained": "trained"}
+BACKBONES = {"pixels": "raw pixels", "untrained": "untrained", "start": "start", "trained": "trained"}
 TITLES = {
     "auroc": "AUROC of the scores, in domain against outside",
     "removed": "Removed by the selection, of what came to it",
@@ -166,6 +166,12 @@ def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
                 if name not in (None, "step", "epoch") and value and line.get("step"):
                     curves.setdefault(name, []).append((float(line["step"]), float(value)))
     return curves
+
+
+def backbones(runs: list[TrainingRun]) -> dict[str, str]:
+    """The columns of accuracies, by backbone; the start of a training only where one began with given weights."""
+    given = any(row["top1"]["start"] is not None for run in runs for row in run.accuracies)
+    return {key: title for key, title in BACKBONES.items() if given or key != "start"}
 
 
 def accuracies(path: Path) -> list[dict[str, Any]]:

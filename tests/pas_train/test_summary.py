@@ -45,6 +45,14 @@ def test_accuracies__marks_what_was_not_screened() -> None:
     assert [line.endswith("%  not screened") for line in marked] == [False, False, False, True]
 
 
+def test_accuracies__say_why_and_how_the_training_started() -> None:
+    entry = {"screened": False, "why": "it started from timm, whose images cannot be screened"}
+    figures = {"birds": {**EVALUATION["birds"], "start": {"knn": {"top1": 0.75}}}}
+    lines = accuracies(figures, {"birds": entry, "digits": entry}).splitlines()
+    assert lines[0].split() == ["accuracy", "start", "trained"] and lines[1].split()[2:4] == ["75.0", "%"]
+    assert lines[2:] == [f"not screened: {entry['why']}"]
+
+
 def test_table__tells_the_funnel_the_answer_and_the_places(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     run.write_results(EVALUATION, {})

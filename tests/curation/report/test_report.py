@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from curation.report import ReportSettings, write_report
+from curation.report.tables import backbones, training_runs
 from curation.screening import write_certificate
 from curation.workspace import Workspace, write_part
 from datamodules.files import write_json
@@ -365,3 +366,13 @@ def test_write_report__scores_by_source_only_where_there_are_both(tmp_path: Path
 def test_report__imports_no_torch() -> None:
     code = "import sys, curation.report; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_backbones__the_start_only_where_a_training_began_with_given_weights(tmp_path: Path) -> None:
+    def columns(name: str, figures: dict[str, Any]) -> list[str]:
+        write_json(tmp_path / "training" / name / "results.json", {"evaluation": {"fruits": figures}})
+        return list(backbones(training_runs(tmp_path)))
+
+    trained = {"trained": {"knn": {"top1": 0.75}}}
+    assert columns("random", trained) == ["pixels", "untrained", "trained"]
+    assert columns("given", {**trained, "start": {"knn": {"top1": 0.5}}}) == ["pixels", "untrained", "start", "trained"]
