@@ -23,7 +23,16 @@ from pas_train.heads import moco_v3_predictor, moco_v3_projector
 from pas_train.methods import NNCLR, MoCoV3
 from pas_train.methods.base import PretrainingMethod
 from pas_train.weight_files import source_of
-from pas_train.weights import check_start, figures_path, is_published, load_published, load_start
+from pas_train.weights import (
+    check_start,
+    figures_path,
+    is_published,
+    load_published,
+    load_start,
+    origin_of_start,
+    own_start,
+)
+from tests.pas_train.methods.small_training import batches, train
 
 VIT = {"backbone": "test_vit", "backbone_options": {"depth": 2}}  # 64 wide, 2 heads, 16 px patches
 RESNET = {"backbone": "resnet18", "backbone_options": {"layers": [1, 1, 1, 1]}}
@@ -213,6 +222,17 @@ def test_load_start__folder_of_timm_warns_of_other_colours(tmp_path: Path) -> No
     started(tmp_path, **colours)  # no warning
 
 
+def test_load_start__transformers_with_other_colours(tmp_path: Path) -> None:
+    config = ViTConfig(image_size=64, patch_size=16, hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
+                       intermediate_size=192)  # fmt: skip
+    save_transformers(tmp_path, config)
+    colours = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.229, 0.224, 0.225]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(colours))
+    with pytest.warns(UserWarning, match=r"set model\.mean to \[0\.5, 0\.5, 0\.5\]") as warned:
+        started(tmp_path)
+    assert len(warned) == 1
+
+
 def in_hub_cache(folder: Path, repository: str, file: str, content: Path) -> None:
     """As the hub's library keeps a downloaded file."""
     base = folder / f"models--{repository.replace('/', '--')}"
@@ -266,6 +286,18 @@ def test_load_start__own_checkpoint_with_another_number_of_heads(tmp_path: Path)
     theirs = method(backbone_options={"depth": 2, "num_heads": 4})
     with pytest.raises(ValueError, match=r"has 4 attention heads, model.backbone test_vit has 2"):
         started(own(tmp_path / "a.ckpt", theirs))
+
+
+def test_fit__a_trainer_alone_starts_from_weights_and_goes_on_without_them(tmp_path: Path) -> None:
+    model = method(own(tmp_path / "a.ckpt", method(seed=1)))
+    first = train(model, batches(2, 64), max_epochs=1, enable_checkpointing=False, limit_train_batches=2)
+    again = train(method(seed=1), batches(2, 64), max_epochs=1, enable_checkpointing=False, limit_train_batches=2)
+    assert [step["train/loss"] for step in first.steps] == [step["train/loss"] for step in again.steps]
+    model.trainer.save_checkpoint(tmp_path / "b.ckpt")
+    (tmp_path / "a.ckpt").unlink()
+    train(method(tmp_path / "a.ckpt"), batches(2, 64), ckpt_path=tmp_path / "b.ckpt")
+    with pytest.raises(FileNotFoundError, match="a.ckpt does not exist"):
+        train(method(tmp_path / "a.ckpt"), batches(2, 64))
 
 
 # Image sizes.
@@ -385,6 +417,15 @@ def test_load_start__transformers_that_compute_otherwise_are_refused(
         started(tmp_path)
 
 
+def test_load_start__flipped_bits_are_found(tmp_path: Path) -> None:
+    path, _ = official(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"it cannot be read \(the checksum of .* is wrong\)"):
+        started(path)
+
+
 def test_check_start__only_where_no_training_can_be_gone_on_with(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         check_start(method("gone.pth"), tmp_path)
@@ -392,6 +433,16 @@ def test_check_start__only_where_no_training_can_be_gone_on_with(tmp_path: Path)
     folder.mkdir(parents=True)
     (folder / "last.ckpt").touch()
     check_start(method("gone.pth"), tmp_path)
+
+
+def test_origin_of_start__published_weights_cannot_be_screened(tmp_path: Path) -> None:
+    origin = {"source": "m.parquet", "identity": "a", "workspace": "ws", "images": "b", "parts": []}
+    assert origin_of_start(method(), origin) == origin and own_start(method()) is None
+    path, _ = official(tmp_path)
+    marked = origin_of_start(method(path), origin)
+    assert marked["workspace"] is None and "parts" not in marked and str(path) in marked["why"]
+    model = method(own(tmp_path / "a.ckpt", method()))  # what this one has seen, it says itself
+    assert own_start(model) == tmp_path / "a.ckpt" and origin_of_start(model, origin) == origin
 
 
 # Evaluation.
