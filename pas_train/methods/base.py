@@ -190,14 +190,21 @@ class PretrainingMethod(LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = rate
 
+    @property
+    def logs_now(self) -> bool:
+        """Whether the numbers of the step that runs go to the loggers; an epoch's last are there for callbacks."""
+        interval = max(1, self.trainer.log_every_n_steps)  # type: ignore[attr-defined]
+        return (self.trainer.global_step + 1) % interval == 0 or self.trainer.is_last_batch
+
     def report(self, loss: Tensor, embeddings: tuple[Tensor, Tensor], **numbers: float | Tensor) -> dict[str, Any]:
         """Logs a training step; returns what `training_step` returns, which `Watch` reads.
 
         embeddings: the backbone's of both views, each [B, D].
         """
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log("train/loss", loss.detach(), prog_bar=True)
-        self.log_dict({"train/lr": rate, **numbers})
+        if self.logs_now:  # what nobody reads at other steps costs them some percent of a small model's
+            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+            # Not on Lightning's progress bar, which would read them, and so wait for the device, in every step.
+            self.log_dict({"train/loss": loss.detach(), "train/lr": rate, **numbers})
         return {"loss": loss, "embeddings": embeddings[0].detach()}
 
     # The online k-NN protocol.

@@ -1,6 +1,7 @@
 """MoCo v3 (Chen, Xie, He 2021, "An Empirical Study of Training Self-Supervised Vision Transformers")."""
 
 import copy
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -72,9 +73,19 @@ class MoCoV3(PretrainingMethod):
         loss = moco_v3_loss(q1, q2, k1, k2, self.temperature)
         return self.report(loss, (embeddings1, embeddings2), **{"train/momentum": momentum})
 
+    @cached_property
+    def momentum_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
+        """(parameters of the key encoder, those of the query encoder); to walk the modules in each step costs time."""
+        keys: list[Tensor] = [*self.momentum_backbone.parameters(), *self.momentum_projector.parameters()]
+        return keys, [*self.backbone.parameters(), *self.projector.parameters()]
+
+    def on_fit_start(self) -> None:
+        """Looks for the parameters again: a strategy may have put others in their place."""
+        self.__dict__.pop("momentum_pairs", None)
+        super().on_fit_start()
+
     @torch.no_grad()
     def update_momentum_encoder(self, momentum: float) -> None:
         """Moves the key encoder's parameters towards the query encoder's; BatchNorm buffers are its own."""
-        keys: list[Tensor] = [*self.momentum_backbone.parameters(), *self.momentum_projector.parameters()]
-        queries: list[Tensor] = [*self.backbone.parameters(), *self.projector.parameters()]
+        keys, queries = self.momentum_pairs
         torch._foreach_lerp_(local(keys), local(queries), 1 - momentum)  # all tensors in one call

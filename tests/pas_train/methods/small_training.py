@@ -41,12 +41,14 @@ class Record(Callback):
         self.steps.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
-def train(module: LightningModule, data=None, validation=None, ckpt_path=None, callbacks=(), **settings) -> Record:
-    record = Record()
+def train(
+    module: LightningModule, data=None, validation=None, ckpt_path=None, callbacks=(), record=True, **settings
+) -> Record:
+    kept = Record()
     options = {"max_epochs": EPOCHS, "accelerator": "cpu", "logger": False, "enable_checkpointing": False}
     options |= {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    options |= {"limit_val_batches": 1.0 if validation else 0}
-    trainer = Trainer(**{**options, **settings}, callbacks=[record, *callbacks])
+    options |= {"limit_val_batches": 1.0 if validation else 0, "log_every_n_steps": 1}
+    trainer = Trainer(**{**options, **settings}, callbacks=[*([kept] if record else []), *callbacks])
     loader = DataLoader(data or batches(), batch_size=None)
     trainer.fit(module, loader, validation or [], ckpt_path=ckpt_path)
-    return record
+    return kept

@@ -21,7 +21,6 @@ import pas_train
 from datamodules.pretrain import PretrainDataModule
 from datamodules.sampling import epoch_order
 from pas_train.methods import MoCoV3
-from pas_train.watch import Watch
 from tests.pas_train.methods.small_training import (
     BATCH,
     EPOCHS,
@@ -189,24 +188,6 @@ def test_moco_v3__knn_of_separable_classes() -> None:
     module = MoCoV3(**RECIPES["vit-adamw"])
     train(module, batches(1), [labelled(12), labelled(9)], max_epochs=1)
     assert float(module.trainer.callback_metrics["val/knn_top1"]) == 1
-
-
-def test_moco_v3__loss_that_is_no_number_stops_and_is_not_saved() -> None:
-    module = MoCoV3(**{**RECIPES["vit-adamw"], "base_lr": 1e30})
-    with pytest.raises(ValueError, match=r"not a finite number at step .*model\.base_lr"):
-        train(module)
-    watch = next(callback for callback in module.trainer.callbacks if isinstance(callback, Watch))
-    watch._not_finite = torch.tensor(True)
-    with pytest.raises(ValueError, match="not a finite number"):
-        watch.on_save_checkpoint(module.trainer, module, {})
-
-
-def test_moco_v3__collapse_is_named() -> None:
-    module = MoCoV3(**RECIPES["vit-adamw"])
-    nn.init.zeros_(module.backbone.norm.weight)
-    nn.init.ones_(module.backbone.norm.bias)
-    with pytest.warns(UserWarning, match="embeddings have collapsed"):
-        train(module, batches(1), max_epochs=1)
 
 
 @pytest.mark.parametrize(
