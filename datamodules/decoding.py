@@ -40,6 +40,7 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # EXIF orientation 
     7: lambda pixels: pixels[::-1, ::-1].transpose(1, 0, 2),
     8: lambda pixels: np.rot90(pixels),
 }
+_TURNED, _UPSIDE_DOWN, _MIRRORED = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)  # which sides change, or change ends
 
 
 class RefusedImage(ValueError):
@@ -84,6 +85,33 @@ class ImageLimits:
             raise ValueError(f"limits.flat_range must be between 0 and 255, got {self.flat_range}")
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A decoded image, perhaps at a half, a quarter or an eighth of its size.
+
+    Args:
+        pixels: uint8 [H, W, 3], upright.
+        height: Of the whole image in pixels.
+        width: Likewise.
+        factor: Pixels of the whole image to one here, in each direction: 1, 2, 4 or 8.
+        above: Rows of the whole image's grid that lie above its first row, where the size is no multiple of factor
+            and EXIF turns the image round: row y of the whole one lies at (y + above) / factor here.
+        before: Columns likewise.
+    """
+
+    pixels: np.ndarray
+    height: int
+    width: int
+    factor: int = 1
+    above: int = 0
+    before: int = 0
+
+    @staticmethod
+    def whole(pixels: np.ndarray) -> "Picture":
+        """All pixels of an image."""
+        return Picture(pixels, *pixels.shape[:2])
+
+
 def decode_rgb(data: bytes, limits: ImageLimits | None = None) -> np.ndarray:
     """uint8 [H, W, 3] of JPEG, PNG, WebP, GIF (first frame), BMP or TIFF bytes, upright by EXIF.
 
@@ -91,7 +119,14 @@ def decode_rgb(data: bytes, limits: ImageLimits | None = None) -> np.ndarray:
     20 bytes times max_pixels: the size is checked in the header, before decoding. Damaged data counts as truncated.
     Raises RefusedImage, and nothing else, whatever the bytes.
     """
-    limits = limits or ImageLimits()
+    return decode_picture(data, limits or ImageLimits()).pixels
+
+
+def decode_picture(data: bytes, limits: ImageLimits, factor: Callable[[int, int], int] | None = None) -> Picture:
+    """As decode_rgb; factor: of the upright height and width, by how much a JPEG may be reduced while it is decoded.
+
+    Libjpeg then computes fewer pixels of each block of 8 x 8. Other formats are decoded whole.
+    """
     if not data:
         raise RefusedImage("empty")
     if len(data) > limits.max_bytes:
@@ -102,12 +137,12 @@ def decode_rgb(data: bytes, limits: ImageLimits | None = None) -> np.ndarray:
             data = thinned(data)
         except Excess as error:
             raise RefusedImage("too_large", str(error)) from None
-        image = _open(data, limits)
-        pixels = np.ascontiguousarray(_decode(data, image))
-    _check_shape(pixels.shape[1], pixels.shape[0], limits)
-    if _is_flat(pixels, limits.flat_range):
+        picture = _decode(data, _open(data, limits), factor)
+    _check_shape(picture.width, picture.height, limits)
+    # What is reduced may be flat although the image is not.
+    if picture.factor == 1 and _is_flat(picture.pixels, limits.flat_range):
         raise RefusedImage("flat_colour")
-    return pixels
+    return picture
 
 
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:
@@ -172,8 +207,14 @@ def _is_flat(pixels: np.ndarray, flat_range: int) -> bool:
     return True
 
 
-def _decode(data: bytes, image: Image.Image) -> np.ndarray:
-    pixels = _decode_jpeg(data, image) if image.format in ("JPEG", "MPO") else None
+def _decode(data: bytes, image: Image.Image, factor: Callable[[int, int], int] | None) -> Picture:
+    pixels, reduced = None, 1
+    if image.format in ("JPEG", "MPO"):
+        turned = _orientation(image) in _TURNED
+        reduced = factor(*(image.size if turned else image.size[::-1])) if factor else 1
+        pixels = _decode_jpeg(data, image, reduced)
+        if pixels is None:
+            reduced = 1
     if pixels is None:
         try:
             image.load()
@@ -182,7 +223,12 @@ def _decode(data: bytes, image: Image.Image) -> np.ndarray:
         except DAMAGE as error:
             raise _damage(error) from None
         pixels = _convert(image)
-    return _UPRIGHT.get(_orientation(image), np.asarray)(pixels)
+    orientation = _orientation(image)
+    pixels = np.ascontiguousarray(_UPRIGHT.get(orientation, np.asarray)(pixels))
+    width, height = image.size[::-1] if orientation in _TURNED else image.size
+    above = pixels.shape[0] * reduced - height if orientation in _UPSIDE_DOWN else 0
+    before = pixels.shape[1] * reduced - width if orientation in _MIRRORED else 0
+    return Picture(pixels, height, width, reduced, above, before)
 
 
 def _damage(error: BaseException) -> RefusedImage:
@@ -191,8 +237,8 @@ def _damage(error: BaseException) -> RefusedImage:
     return RefusedImage(reason, f"{type(error).__name__}: {error}")
 
 
-def _decode_jpeg(data: bytes, image: Image.Image) -> np.ndarray | None:
-    """Pixels of an 8-bit JPEG by libjpeg-turbo, equal to Pillow's; None where Pillow is to decide.
+def _decode_jpeg(data: bytes, image: Image.Image, factor: int) -> np.ndarray | None:
+    """Pixels of an 8-bit JPEG by libjpeg-turbo, without a factor equal to Pillow's; None where Pillow is to decide.
 
     Pillow takes a scan that ends early for a whole one, half grey; libjpeg-turbo tells it.
     """
@@ -206,17 +252,19 @@ def _decode_jpeg(data: bytes, image: Image.Image) -> np.ndarray | None:
     except ImportError:
         return None
     cmyk = image.mode == "CMYK"
+    width, height = (-(-side // factor) for side in image.size)
+    least = {"min_height": height, "min_width": width, "min_factor": factor} if factor > 1 else {}
     try:
-        pixels = simplejpeg.decode_jpeg(data, "CMYK" if cmyk else "RGB")
+        pixels = simplejpeg.decode_jpeg(data, "CMYK" if cmyk else "RGB", **least)
     except ValueError as error:
         if any(words in str(error) for words in ("end of data segment", "bad Huffman code")):
             raise RefusedImage("truncated", str(error)) from None
         return None
-    if pixels.shape[:2] != image.size[::-1]:
+    if pixels.shape[:2] != (height, width):
         return None
     if cmyk:  # stored inverted, after Adobe
         np.invert(pixels, out=pixels)
-        pixels = np.asarray(Image.frombytes("CMYK", image.size, pixels.tobytes()).convert("RGB"))
+        pixels = np.asarray(Image.frombytes("CMYK", (width, height), pixels.tobytes()).convert("RGB"))
     return pixels
 
 

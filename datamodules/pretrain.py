@@ -83,6 +83,9 @@ class PretrainDataModule(LightningDataModule):
         cache_folder: where the re-encoded shards are kept, on a disk that all nodes see; null: beside the manifest.
         photometry: where colours, blur and inversion are computed: by the workers, on the device, or (auto) on the
             device if that is a CUDA GPU. Both agree to about a grey level; the draws are the same.
+        scaled_decoding: whether a JPEG is decoded at a half, a quarter or an eighth where both crops keep twice the
+            pixels that the views have; they then differ by less than a grey level on average. False for strict
+            reproductions.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class PretrainDataModule(LightningDataModule):
         short_side_quality: int = 90,
         cache_folder: str | None = None,
         photometry: Literal["auto", "worker", "device"] = "auto",
+        scaled_decoding: bool = True,
     ) -> None:
         super().__init__()
         for name, value in (
@@ -141,6 +145,7 @@ class PretrainDataModule(LightningDataModule):
         self.synthetic_share = synthetic_share
         self.epoch_images = epoch_images
         self.photometry = photometry
+        self.scaled_decoding = scaled_decoding
         self.shrinking = None if short_side is None else Shrinking(short_side, short_side_quality)
         self.cache_folder = cache_folder
         self.prepare_data_per_node = False  # one process writes the shards of all
@@ -206,7 +211,8 @@ class PretrainDataModule(LightningDataModule):
             sampler.place = lambda: place_of(trainer, len(sampler))
         pixel_functions()  # before the workers are forked, so that they share the compiled kernels
         pair = ViewPair(self.image_size, self.views, self.seed)
-        dataset = TwoViewDataset(self.rows, pair, self.limits, finished=not self._on_device())
+        finished = not self._on_device()
+        dataset = TwoViewDataset(self.rows, pair, self.limits, finished, reduced=self.scaled_decoding)
         # One item is one batch: the worker writes the views where the batch needs them.
         return RestartableLoader(dataset, batch_size=None, sampler=sampler, collate_fn=_as_it_is, **self._workers())
 

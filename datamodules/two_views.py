@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from datamodules.decoding import ImageLimits, RefusedImage
+from datamodules.decoding import ImageLimits, Picture, RefusedImage, decode_picture
 from datamodules.image_source import ImageSource
 from datamodules.store import StoreError
 from datamodules.views import PHOTOMETRY, ViewPair
@@ -21,16 +21,20 @@ class TwoViewDataset(Dataset):
     generated. replaced: int64 [1], how many images could not be read and gave place to the next row. unreadable: where
     there are such, a list of sentences that say which and why.
     With finished=False the views are crops, and what is left to do comes with them: photometry float32 [2, B, P] and
-    photometry_order int8 [2, B, 4], see `photometry.finish_views`.
+    photometry_order int8 [2, B, 4], see `photometry.finish_views`. With reduced=True a JPEG is decoded at a half, a
+    quarter or an eighth where its crops have more pixels than are needed.
     A pass is how often the row has been due before: the numbers of its views are drawn from (seed, pass, row).
     """
 
-    def __init__(self, source: ImageSource, pair: ViewPair, limits: ImageLimits, finished: bool = True) -> None:
+    def __init__(
+        self, source: ImageSource, pair: ViewPair, limits: ImageLimits, finished: bool = True, reduced: bool = False
+    ) -> None:
         self.source = source
         self.synthetic = source.synthetic()
         self.pair = pair
         self.limits = limits
         self.finished = finished
+        self.reduced = reduced
 
     def __len__(self) -> int:
         return len(self.source)
@@ -45,10 +49,10 @@ class TwoViewDataset(Dataset):
         order = torch.empty((2, len(rows), 4), dtype=torch.int8)
         written, parameters, orders = views.numpy(), photometry.numpy(), order.numpy()
         for i, (visit, row) in enumerate(zip(passes.tolist(), rows.tolist(), strict=True)):
-            image, shown[i] = self.read(row, failed)
+            picture, shown[i] = self.read(row, visit, failed)
             # The numbers are drawn for the row that was due, so a repaired image changes nothing else.
-            for number, view in enumerate(self.pair.draw(image.shape[:2], visit, row)):
-                self.pair.render(image, view, written[number, i], self.finished)
+            for number, view in enumerate(self.pair.draw(picture.height, picture.width, visit, row)):
+                self.pair.render(picture, view, written[number, i], self.finished)
                 parameters[number, i], orders[number, i] = view.photometry(), view.changes()
         replaced = int((shown != rows).sum())
         batch = {
@@ -61,12 +65,19 @@ class TwoViewDataset(Dataset):
             batch |= {"photometry": photometry, "photometry_order": order}
         return batch | ({"unreadable": failed} if failed else {})
 
-    def read(self, row: int, failed: list[str]) -> tuple[np.ndarray, int]:
-        """The pixels of a row and its number, or those of the next row that can be read; says in `failed` why."""
+    def read(self, row: int, visit: int, failed: list[str]) -> tuple[Picture, int]:
+        """The picture of a row and its number, or those of the next row that can be read; says in `failed` why."""
+
+        def factor(height: int, width: int) -> int:
+            return self.pair.reduction(height, width, visit, row)
+
         for tries in range(min(len(self), MAX_TRIES)):
             candidate = (row + tries) % len(self)
             try:
-                return self.source.pixels(candidate, self.limits), candidate
+                image = self.source.read(candidate)
+                if isinstance(image, bytes):
+                    return decode_picture(image, self.limits, factor if self.reduced else None), candidate
+                return Picture.whole(image), candidate
             except (RefusedImage, StoreError, OSError) as error:
                 reason = error
                 failed.append(f"{self.source.describe(candidate)}: {error}")

@@ -13,7 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from datamodules.decoding import Picture
+
 CROP_TRIES = 10
+SURPLUS = 2.0  # pixels of a crop to one of the view, in each direction, that are left when an image is reduced
 FIXED_DRAWS = 14  # numbers of a view besides those of the crop
 NO_JITTER = np.empty(0, dtype=np.int64)
 
@@ -195,22 +198,33 @@ class ViewPair:
 
     def __call__(self, image: np.ndarray, epoch: int, sample: int, out: np.ndarray) -> None:
         """Writes the views of an RGB image (uint8 [H, W, 3], contiguous) into out (uint8 [2, 3, size, size])."""
-        for view, target in zip(self.draw(image.shape[:2], epoch, sample), out, strict=True):
-            self.render(image, view, target)
+        picture = Picture.whole(image)
+        for view, target in zip(self.draw(picture.height, picture.width, epoch, sample), out, strict=True):
+            self.render(picture, view, target)
 
-    def draw(self, size: tuple[int, ...], epoch: int, sample: int) -> list[ViewParameters]:
-        """What is done to an image of this height and width in its two views."""
-        height, width = size
+    def draw(self, height: int, width: int, epoch: int, sample: int) -> list[ViewParameters]:
+        """What is done to an image of this size in its two views."""
         each = enumerate(self.settings)
         return [draw_view(settings, (height, width), self.seed, epoch, sample, view) for view, settings in each]
 
-    def render(self, image: np.ndarray, view: ViewParameters, out: np.ndarray, finished: bool = True) -> None:
+    def reduction(self, height: int, width: int, epoch: int, sample: int) -> int:
+        """By how much an image may be reduced before it is cropped: 1, 2, 4 or 8.
+
+        The smaller side of both crops keeps SURPLUS times the pixels of the view.
+        """
+        views = self.draw(height, width, epoch, sample)
+        least = min(min(view.height, view.width) for view in views)
+        return next((factor for factor in (8, 4, 2) if least >= SURPLUS * factor * self.size), 1)
+
+    def render(self, picture: Picture, view: ViewParameters, out: np.ndarray, finished: bool = True) -> None:
         """Writes one view with the given parameters into out (uint8 [3, size, size]).
 
         finished: else it is only cropped and flipped, and the rest left to `photometry.finish_views`.
         """
         pixels, planes = pixel_functions(), self._planes
-        pixels.resize(image, float(view.top), float(view.left), float(view.height), float(view.width), planes)
+        top, left = view.top + picture.above, view.left + picture.before
+        box = [side / picture.factor for side in (top, left, view.height, view.width)]
+        pixels.resize(picture.pixels, *box, planes)
         if not finished:
             pixels.finish(planes, False, blur_taps(0), 256, view.flip, out)
             return

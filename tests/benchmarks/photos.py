@@ -28,3 +28,14 @@ def photo(number: int, short_side: int | None = None) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=QUALITY if short_side is None else 90)
     return buffer.getvalue()
+
+
+def large_photo(number: int) -> bytes:
+    """A JPEG of 2000 x 1500 px, as phones of some years ago made them: 16 of the others side by side."""
+    whole = Image.new("RGB", (4 * WIDTH, 4 * HEIGHT))
+    for place in range(16):
+        tile = Image.open(io.BytesIO(photo(4 * (16 * number + place) + 1)))
+        whole.paste(tile, (place % 4 * WIDTH, place // 4 * HEIGHT))
+    buffer = io.BytesIO()
+    whole.save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()

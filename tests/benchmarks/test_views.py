@@ -21,7 +21,7 @@ from datamodules.decoding import ImageLimits
 from datamodules.rows import read_rows
 from datamodules.two_views import TwoViewDataset
 from datamodules.views import VIEW_1, VIEW_2, ViewPair
-from tests.benchmarks.photos import photo
+from tests.benchmarks.photos import large_photo, photo
 
 PHOTOS, CHUNK, TURNS = int(os.environ.get("PAS_PHOTOS", "64")), 16, int(os.environ.get("PAS_TURNS", "5"))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -92,11 +92,15 @@ def albumentations(photos: list[bytes]) -> Pipeline | None:
     return run
 
 
+def pair() -> ViewPair:
+    return ViewPair(224, (VIEW_1, VIEW_2), 0)
+
+
 def ours(photos: list[bytes], folder: Path) -> Pipeline:
     """The data set of a training, files included."""
     for number, data in enumerate(photos):
         (folder / f"{number:05d}.jpg").write_bytes(data)
-    dataset = TwoViewDataset(read_rows(folder), ViewPair(224, (VIEW_1, VIEW_2), 0), ImageLimits())
+    dataset = TwoViewDataset(read_rows(folder), pair(), ImageLimits())
     passes = iter(range(10**9))
 
     def run(numbers: list[int]) -> None:
@@ -137,3 +141,21 @@ def test_views__faster_than_others(short_side: int | None, bound: float, tmp_pat
         print(f"{name:15s} {1000 / statistics.median(times):7.1f} images/s a core, {ratios[name]:.2f} times official")
     assert ratios["ours"] >= bound
     assert ratios["ours"] >= ratios.get("albumentations", 0)
+
+
+@pytest.mark.benchmark
+def test_views__large_photos_reduced_while_decoded(tmp_path: Path) -> None:
+    for number in range(8):
+        (tmp_path / f"{number}.jpg").write_bytes(large_photo(number))
+    source = read_rows(tmp_path)
+    sets = [TwoViewDataset(source, pair(), ImageLimits(), reduced=reduced) for reduced in (False, True)]
+    turns: list[list[float]] = [[], []]
+    for turn in range(TURNS + 1):
+        for dataset, times in zip(sets, turns, strict=True):
+            begin = time.process_time()
+            dataset[np.full(8, turn), np.arange(8)]
+            times.append((time.process_time() - begin) * 1000 / 8)
+    spent = [statistics.median(times[1:]) for times in turns]
+    gain = statistics.median(a / b for a, b in zip(turns[0][1:], turns[1][1:], strict=True))
+    print(f"\n2000 x 1500 px: {spent[0]:.1f} ms an image decoded whole, {spent[1]:.1f} ms reduced, {gain:.2f} times")
+    assert gain >= 1.15

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from datamodules.decoding import REASONS, ImageLimits, RefusedImage, decode_rgb
+from datamodules.decoding import REASONS, ImageLimits, RefusedImage, decode_picture, decode_rgb
 
 LIMITS = ImageLimits(max_pixels=1_000_000)
 
@@ -343,3 +343,42 @@ def test_refused_image__survives_pickling() -> None:
 def test_image_limits__are_checked(wrong: dict) -> None:
     with pytest.raises(ValueError, match=f"limits.{next(iter(wrong))}"):
         ImageLimits(**wrong)
+
+
+def ramp(orientation: int, height: int = 203, width: int = 301) -> bytes:
+    """A JPEG whose red grows downwards and green to the right by the pixel, once EXIF has turned it."""
+    y, x = np.mgrid[0:height, 0:width] * 0.8
+    upright = Image.fromarray(np.stack([y, x, 0 * x], -1).round().astype(np.uint8))
+    undone = {5: 5, 6: 8, 7: 7, 8: 6}.get(orientation, orientation)
+    exif = Image.Exif()
+    exif[0x0112] = undone
+    stored = upright
+    if undone > 1:
+        buffer = io.BytesIO()
+        upright.save(buffer, "PNG", exif=exif)
+        stored = ImageOps.exif_transpose(Image.open(buffer))
+    return encoded(stored.convert("RGB"), "JPEG", quality=100, subsampling=0, exif=turned(orientation))
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_decode_picture__reduced_pixels_lie_where_they_should(orientation: int, factor: int) -> None:
+    asked = []
+    picture = decode_picture(ramp(orientation), LIMITS, lambda *size: asked.append(size) or factor)
+    assert asked == [(203, 301)] == [(picture.height, picture.width)] and picture.factor == factor
+    assert picture.pixels.shape == (-(-203 // factor), -(-301 // factor), 3)
+    rows = (np.arange(picture.pixels.shape[0]) + 0.5) * factor - picture.above - 0.5
+    columns = (np.arange(picture.pixels.shape[1]) + 0.5) * factor - picture.before - 0.5
+    inside = picture.pixels[1:-1, 1:-1].astype(float)  # blocks at the edge hold pixels that the image has not
+    assert np.abs(inside[..., 0].mean(1) - 0.8 * rows[1:-1]).mean() < 0.3  # a pixel is 0.8
+    assert np.abs(inside[..., 1].mean(0) - 0.8 * columns[1:-1]).mean() < 0.3
+
+
+def test_decode_picture__only_a_jpeg_is_reduced_and_damage_is_told() -> None:
+    assert decode_picture(encoded(IMAGE, "PNG"), LIMITS, lambda *size: 2).factor == 1
+    assert decode_picture(SAMPLES["jpeg cmyk"], LIMITS, lambda *size: 2).pixels.shape == (24, 32, 3)
+    with pytest.raises(RefusedImage, match="truncated"):
+        decode_picture(SAMPLES["jpeg"][:-200], LIMITS, lambda *size: 2)
+    with pytest.raises(RefusedImage, match="too_small"):  # the whole image counts
+        decode_picture(encoded(IMAGE.resize((64, 20)), "JPEG"), LIMITS, lambda *size: 2)
+    assert decode_picture(encoded(IMAGE.resize((64, 40)), "JPEG"), LIMITS, lambda *size: 2).factor == 2

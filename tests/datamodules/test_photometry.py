@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from datamodules import photometry
+from datamodules.decoding import Picture
 from datamodules.views import PHOTOMETRY, VIEW_1, VIEW_2, ViewPair, ViewSettings
 
 SIZE, COUNT = 64, 40
@@ -28,8 +29,8 @@ def both_ways(settings: ViewSettings, device: str, count: int = COUNT) -> tuple[
     parameters = np.zeros((2, count, PHOTOMETRY), dtype=np.float32)
     order = np.zeros((2, count, 4), dtype=np.int8)
     for sample in range(count):
-        image = picture(sample)
-        for number, view in enumerate(pair.draw(image.shape[:2], 0, sample)):
+        image = Picture.whole(picture(sample))
+        for number, view in enumerate(pair.draw(image.height, image.width, 0, sample)):
             pair.render(image, view, worker[number, sample])
             pair.render(image, view, crops[number, sample], finished=False)
             parameters[number, sample], order[number, sample] = view.photometry(), view.changes()

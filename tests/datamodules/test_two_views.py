@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_dataset__crops_carry_what_is_left_to_do(folder: Path) -> None:
     batch = dataset(read_rows(folder), finished=False)[np.zeros(4, int), np.arange(4)]
     assert batch["photometry"].shape == (2, 4, 7) and batch["photometry_order"].shape == (2, 4, 4)
     pair = ViewPair(SIZE, (VIEW_1, VIEW_2), 5)
-    view = pair.draw((60, 80), 0, 3)[1]
+    view = pair.draw(60, 80, 0, 3)[1]
     np.testing.assert_array_equal(batch["photometry"][1, 3], view.photometry())
     assert batch["photometry_order"][1, 3].tolist() == view.changes().tolist()
 
@@ -101,3 +102,19 @@ def test_dataset__unreadable_image_gives_place_and_changes_no_other(folder: Path
     others = [0, 1, 2, 4, 5]
     assert (whole["views"][:, others] == damaged["views"][:, others]).all()
     assert (damaged["views"][:, 3] != damaged["views"][:, 4]).any()  # the same image, but drawn for row 3
+
+
+def test_dataset__reduced_images_give_nearly_the_same_views(tmp_path: Path) -> None:
+    for number in range(6):
+        small = np.random.default_rng(number).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+        large = Image.fromarray(small).resize((561, 401), Image.Resampling.BICUBIC)
+        exif = Image.Exif()
+        exif[0x0112] = number + 1
+        large.save(tmp_path / f"{number}.jpg", quality=95, exif=exif)
+    plain = replace(VIEW_1, jitter=0, grey=0, blur=0)
+    sets = [
+        TwoViewDataset(read_rows(tmp_path), ViewPair(SIZE, (plain, plain), 5), LIMITS, reduced=reduced)
+        for reduced in (False, True)
+    ]
+    whole, reduced = (each[np.zeros(6, int), np.arange(6)]["views"].int() for each in sets)
+    assert 0 < (whole - reduced).abs().float().mean() < 1

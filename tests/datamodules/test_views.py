@@ -228,3 +228,14 @@ def test_crop_box__very_wide_image_is_cropped_at_the_centre() -> None:
 def test_view_settings__wrong_values_are_named(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="view"):
         ViewSettings(**wrong)
+
+
+def test_reduction__leaves_twice_the_pixels_of_the_views() -> None:
+    pair, seen = ViewPair(SIZE, (VIEW_1, VIEW_2), 0), set()
+    for sample in range(60):
+        factor = pair.reduction(900, 1400, 2, sample)
+        least = min(min(view.height, view.width) for view in pair.draw(900, 1400, 2, sample))
+        assert factor == 1 or least >= 2 * factor * SIZE
+        assert factor == 8 or least < 4 * factor * SIZE
+        seen.add(factor)
+    assert seen == {2, 4, 8}
