@@ -247,7 +247,7 @@ class PretrainDataModule(LightningDataModule):
             self._named = True
             rank_zero_warn(
                 f"data.source: images that cannot be read give place to the next one; the first: "
-                f"{'; '.join(unreadable[:NAMED])}. train/replaced_images counts them"
+                f"{'; '.join(list(dict.fromkeys(unreadable))[:NAMED])}. train/replaced_images counts them"
             )
         return batch
 

@@ -10,6 +10,7 @@ from datamodules.image_source import ImageSource, JoinedSources
 from datamodules.rows import KINDS, read_rows
 
 PREFIXES = ("torchvision:", "hf:")
+HF_OPTIONS = ("split", "column", "config")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,12 @@ def check_sources(source: Sources | None) -> None:
     Reads nothing, so that a training of many processes ends before it begins.
     """
     for item in source_items(source):
-        if not item.source.startswith(PREFIXES) and not Path(item.source).exists():
+        kind, name, options = _parsed(item.source)
+        if kind == "torchvision":
+            from datamodules.torchvision_source import find_class
+
+            find_class(name, options, item.source)
+        elif not kind and not Path(item.source).exists():
             read_rows(item.source)  # says what is missing
 
 
@@ -81,21 +87,17 @@ def _placed(source: str, workspace: Path) -> str:
 
 def open_source(source: str) -> ImageSource:
     """One data set. Raises ValueError or FileNotFoundError naming `data.source`."""
-    kind, colon, rest = source.partition(":")
-    name, _, query = rest.partition("?")
-    if colon and kind + colon in PREFIXES:
-        options = _options(query, source)
-        if kind == "torchvision":
-            from datamodules.torchvision_source import TorchvisionSource
+    kind, name, options = _parsed(source)
+    if kind == "torchvision":
+        from datamodules.torchvision_source import TorchvisionSource
 
-            return TorchvisionSource(name, options, source)
+        return TorchvisionSource(name, options, source)
+    if kind == "hf":
         from datamodules.hf_source import HuggingFaceSource
 
-        unknown = sorted(set(options) - {"split", "column", "config"})
-        if unknown:
-            raise ValueError(f"data.source: {source}: no option {', '.join(unknown)}; there are split, column, config")
-        split, column, config = options.get("split", "train"), options.get("column"), options.get("config")
-        return HuggingFaceSource(name, split, column, config, source)
+        return HuggingFaceSource(
+            name, options.get("split", "train"), options.get("column"), options.get("config"), source
+        )
     return read_rows(source)
 
 
@@ -115,11 +117,19 @@ def open_sources(
     return JoinedSources(parts, [item.synthetic for item in items])
 
 
-def _options(query: str, source: str) -> dict[str, str]:
+def _parsed(source: str) -> tuple[str, str, dict[str, str]]:
+    """("torchvision" or "hf", name, options), or ("", path, {})."""
+    if not source.startswith(PREFIXES):
+        return "", source, {}
+    kind, _, rest = source.partition(":")
+    name, _, query = rest.partition("?")
     options = {}
     for pair in filter(None, query.split("&")):
         key, equals, value = pair.partition("=")
         if not equals or not value:
-            raise ValueError(f"data.source: {source}: {pair} is no KEY=VALUE; write {source.split('?')[0]}?KEY=VALUE")
+            raise ValueError(f"data.source: {source}: {pair} is no KEY=VALUE; write {kind}:{name}?KEY=VALUE")
         options[key] = unquote(value)
-    return options
+    unknown = sorted(set(options) - set(HF_OPTIONS)) if kind == "hf" else []
+    if unknown:
+        raise ValueError(f"data.source: {source}: no option {', '.join(unknown)}; there are {', '.join(HF_OPTIONS)}")
+    return kind, name, options

@@ -71,7 +71,8 @@ def _kinds() -> tuple[type, ...]:
     return bytes, Image.Image
 
 
-def _open(name: str, options: dict[str, str], spec: str) -> Any:
+def find_class(name: str, options: dict[str, str], spec: str) -> tuple[type, dict[str, Any]]:
+    """A class of torchvision.datasets and its arguments. Raises ValueError with close names where there is none."""
     from torchvision import datasets
 
     known = {n: kind for n, kind in vars(datasets).items() if inspect.isclass(kind) and hasattr(kind, "__getitem__")}
@@ -83,21 +84,24 @@ def _open(name: str, options: dict[str, str], spec: str) -> Any:
     if unknown:
         allowed = [parameter for parameter in parameters if parameter not in OPEN]
         raise ValueError(f"data.source: {spec}: {name} has no {', '.join(unknown)}; it takes {', '.join(allowed)}")
-    arguments = {key: _value(text, parameters[key]) for key, text in options.items()}
-    ways: list[dict[str, Any]] = [{"loader": read_bytes}, {}] if "loader" in parameters else [{}]
+    return known[name], {key: _value(text, parameters[key]) for key, text in options.items()}
+
+
+def _open(name: str, options: dict[str, str], spec: str) -> Any:
+    kind, arguments = find_class(name, options, spec)
+    ways: list[dict[str, Any]] = [{"loader": read_bytes}, {}] if "loader" in _parameters(kind) else [{}]
     for way in ways:
         try:
-            images: Any = known[name](**arguments, **way)
+            images: Any = kind(**arguments, **way)
         except (ValueError, RuntimeError, OSError, TypeError, ModuleNotFoundError) as error:
             raise ValueError(f"data.source: {spec}: {error}") from error
         try:
             if way and len(images):
                 images[0]
-            return images
-        except Exception:  # the class does more with an image than hand it on: let it decode
-            if way == ways[-1]:
-                raise
-    raise AssertionError("unreachable")
+        except (AttributeError, TypeError, ValueError, OSError):
+            continue  # the class does more with an image than hand it on: let it decode
+        break
+    return images
 
 
 def _parameters(kind: type) -> dict[str, inspect.Parameter]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from datamodules.labelled import LIMITS
 from datamodules.pretrain import PretrainDataModule
-from datamodules.sources import SourceItem, open_source, open_sources, placed, source_items
+from datamodules.sources import SourceItem, check_sources, open_source, open_sources, placed, source_items
 
 
 def save_images(folder: Path, count: int, first: int = 0, ending: str = "png") -> Path:
@@ -64,6 +64,13 @@ def test_torchvision__pictures_become_pixels() -> None:
 def test_open_sources__what_is_wrong_is_said(source, message: str) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         open_sources(source)
+
+
+@pytest.mark.parametrize("source", ["/nowhere", ["torchvision:CIFAR?root=x"], "hf:x?spit=1", []])
+def test_check_sources__before_anything_is_read(source) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=r"data\.source"):
+        check_sources(source)
+    check_sources(["torchvision:CIFAR10?root=/nowhere", "hf:unknown/name", "/"])
 
 
 def test_open_sources__several_as_one(tmp_path: Path) -> None:
