@@ -21,6 +21,7 @@ from pas_train.evaluation.screening import origin_of_training, screen, screen_be
 from pas_train.fitting import Tracking, evaluate_checkpoint, train
 from pas_train.parsing import ShortErrors
 from pas_train.runs import Run
+from pas_train.throughput import Throughput
 from pas_train.watch import Watch
 from pas_train.weights import check_start, origin_of_start, own_start
 
@@ -43,6 +44,7 @@ class PasCLI(LightningCLI):
         parser.add_argument("--tracking", type=Tracking, default=Tracking(), help="Weights & Biases")
         parser.add_lightning_class_args(Checkpoints, "checkpoint")
         parser.add_lightning_class_args(Watch, "watch")
+        parser.add_lightning_class_args(Throughput, "throughput")
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         """Adds what one subcommand alone has."""

@@ -112,9 +112,9 @@ class Watch(Callback):
         """Keeps what is to be looked at, and looks at it at the intervals."""
         step = trainer.global_step
         self._losses.append(outputs["loss"].detach())
-        if "replaced" in batch:
+        if isinstance(batch, dict) and "replaced" in batch:
             self._replaced.append(batch["replaced"])
-        if "embeddings" in outputs:
+        if isinstance(batch, dict) and "embeddings" in outputs:
             self._hold(outputs["embeddings"], batch.get("synthetic"), trainer.world_size)
         if step % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
             self._stop_if_not_finite(trainer, pl_module, together=True)
@@ -130,8 +130,8 @@ class Watch(Callback):
         self._stop_if_not_finite(trainer, pl_module, together=True)
         if self._replaced:
             self._replaced = [torch.stack([count.sum() for count in self._replaced]).sum()]
-        replaced = sum(self._replaced, torch.zeros((), dtype=torch.int64, device=pl_module.device))
-        pl_module.log("train/replaced_images", gather_rows(replaced.reshape(1)).sum().float(), sync_dist=True)
+            total = gather_rows(self._replaced[0].to(pl_module.device).reshape(1)).sum()
+            pl_module.log("train/replaced_images", total.float(), sync_dist=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A last look, where there was none just before."""
@@ -212,13 +212,15 @@ class Watch(Callback):
             return
         first = trainer.global_step - count + int((~finite).int().argmax()) + 1
         raise ValueError(
-            f"The loss is not a finite number at step {first}, epoch {first / module.steps_per_epoch:.2f}. "
+            f"The loss is not a finite number at step {first}, epoch {first / trainer.num_training_batches:.2f}. "
             f"{remedy(module)}, or use trainer.precision 32-true. {goes_on(trainer, first - 1)}"
         )
 
 
 def remedy(module: Any) -> str:
     """The settings that a training which went wrong needs changed, with their values."""
+    if not hasattr(module, "base_lr"):  # no method of ours
+        return "Lower the learning rate"
     return f"Lower model.base_lr ({module.base_lr}), lengthen model.warmup_epochs ({module.warmup_epochs})"
 
 

@@ -143,6 +143,7 @@ def child(name: str, folder: str) -> None:
     from torch.utils.data import DataLoader
 
     from pas_train.methods import MoCoV3
+    from pas_train.throughput import Throughput
 
     torch.set_num_threads(1)
     module = MoCoV3(**COMMON, **MODELS[name])
@@ -175,7 +176,7 @@ def child(name: str, folder: str) -> None:
     trainer = Trainer(
         accelerator="cpu", max_epochs=EPOCHS, logger=CSVLogger(folder, "", ""), enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, log_every_n_steps=CHUNK,
-        callbacks=[InTurn()],
+        callbacks=[Throughput(lines=False), InTurn()],
     )  # fmt: skip
     trainer.fit(module, DataLoader(Endless(), batch_size=None))
     print(json.dumps([seconds, losses]))
