@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from datamodules.files import atomic, fingerprint
@@ -226,7 +226,7 @@ class Checkpoints(ModelCheckpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Says how to go on after a second Ctrl-C, or an error of a library."""
         if not isinstance(exception, SystemExit | ValueError | OSError):
-            rank_zero_info(f"training    the same command goes on: {self._goes_on()}")
+            _say(trainer, f"training    ended by an error. Run again: {self._goes_on()}")
 
     # Saving.
 
@@ -282,8 +282,13 @@ class Checkpoints(ModelCheckpoint):
     def _stop(self, trainer: Trainer) -> None:
         signals = self.signals
         name = signals.asked.name if signals is not None and signals.asked is not None else "another rank"
-        rank_zero_info(f"training    stopped by {name} after {trainer.global_step} steps. Run again: {self._goes_on()}")
+        _say(trainer, f"training    stopped by {name} after {trainer.global_step} steps. Run again: {self._goes_on()}")
         raise SystemExit(128 + (signals.asked if signals is not None and signals.asked is not None else 15))
+
+
+def _say(trainer: Trainer, text: str) -> None:
+    if trainer.is_global_zero:
+        print(text, flush=True)
 
 
 class _NotSaved(Exception):
