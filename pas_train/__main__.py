@@ -66,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.argv = [sys.argv[0] if argv is None else "pas_train", command, *rest]
     from pas_train.errors import reported
 
+    if command in ("fit", "curate"):
+        from pas_train.slurm import requeue_on_signal
+
+        requeue_on_signal()
     module, function, _ = COMMANDS[command]
     with reported():
         getattr(importlib.import_module(module), function)(command, rest)

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from datamodules.files import atomic, fingerprint
+from pas_train import slurm
 from pas_train.checkpoints import LAST, restart_name, restart_points
 from pas_train.stopping import StopSignals
 
@@ -283,6 +284,9 @@ class Checkpoints(ModelCheckpoint):
         signals = self.signals
         name = signals.asked.name if signals is not None and signals.asked is not None else "another rank"
         _say(trainer, f"training    stopped by {name} after {trainer.global_step} steps. Run again: {self._goes_on()}")
+        again = signals is not None and signals.asked == slurm.REQUEUE
+        if trainer.strategy.reduce_boolean_decision(again, all=False) and trainer.is_global_zero:
+            slurm.requeue()
         raise SystemExit(128 + (signals.asked if signals is not None and signals.asked is not None else 15))
 
 
