@@ -265,6 +265,32 @@ def test_read_rows__folder_of_a_manifest_is_gone(tmp_path: Path, folder: Path) -
         read_rows(tmp_path / "manifest.parquet")
 
 
+def test_read_rows__a_parquet_file_that_is_no_manifest(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"key": ["a"], "image": [b"x"]}), tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match=r"has no column root, shard, offset, size, source; .*hf:FOLDER\?column=NAME"):
+        read_rows(tmp_path / "train.parquet")
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"data\.source: .*cut\.parquet is no Parquet file"):
+        read_rows(tmp_path / "cut.parquet")
+
+
+def test_pretrain__sources_come_from_a_yaml_or_a_sweep(tmp_path: Path) -> None:
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(parser_mode="omegaconf")
+    parser.add_class_arguments(PretrainDataModule, "data")
+    weighted = '[{"source": "a", "weight": 2}, {"source": "hf:b?split=train", "weight": 1, "synthetic": true}]'
+    for text, source in {
+        "torchvision:CIFAR10?root=D&train=true": "torchvision:CIFAR10?root=D&train=true",
+        '["a", "hf:b?split=train"]': ["a", "hf:b?split=train"],
+        weighted: [SourceItem("a", 2), SourceItem("hf:b?split=train", 1, True)],
+    }.items():
+        parsed = parser.parse_args([f"--data.source={text}"])
+        assert parser.instantiate(parsed).data.source == source
+        (tmp_path / "again.yaml").write_text(parser.dump(parsed))  # the run's config.yaml
+        assert parser.instantiate(parser.parse_path(tmp_path / "again.yaml")).data.source == source
+
+
 def test_pretrain__settings_come_from_a_yaml_and_the_command_line() -> None:
     from jsonargparse import ArgumentParser
 
