@@ -33,6 +33,11 @@ def launched_devices(devices: Any, num_nodes: int = 1) -> tuple[Any, int]:
     elif "SLURM_NTASKS_PER_NODE" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive", None):
         local = int(env["SLURM_NTASKS_PER_NODE"].split("(")[0])
         launcher, world = "SLURM", int(env["SLURM_NTASKS"])
+    elif int(env.get("SLURM_NTASKS", "1")) > 1 and env.get("SLURM_JOB_NAME") not in ("bash", "interactive", None):
+        raise ValueError(
+            f"SLURM runs {env['SLURM_NTASKS']} tasks without a number for each node, which the trainer needs: give "
+            "sbatch or srun --ntasks-per-node (one task for each device) and --nodes instead of --ntasks"
+        )
     else:
         return devices, num_nodes
     nodes = max(1, world // local)

@@ -44,6 +44,12 @@ def test_launched_devices__auto_is_what_the_launcher_started(launched, variables
         assert launched_devices(devices) == expected
 
 
+def test_launched_devices__tasks_without_a_number_for_each_node(launched) -> None:
+    launched({"SLURM_JOB_NAME": "pas", "SLURM_NTASKS": "2"})
+    with pytest.raises(ValueError, match="SLURM runs 2 tasks .* --ntasks-per-node"):
+        launched_devices("auto")
+
+
 def test_launched_devices__numbers_that_agree(launched) -> None:
     launched(TORCHRUN)
     assert launched_devices(2) == (2, 3) and launched_devices([0, 1], 3) == ([0, 1], 3)
