@@ -1,11 +1,12 @@
 """The commands around a data set: what they take, and what a person is shown."""
 
+import argparse
 import dataclasses
 import json
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ def _parse_curation(args: Sequence[str], description: str, *extra: tuple[str, di
     parser = section_parser(description)
     parser.add_argument("--curation", type=curated.curation_class(), help="the pipeline")
     parser.add_argument("--trainer", type=dict, default={}, help="accelerator, devices, num_nodes, strategy")
-    accept_sections(parser, *OTHERS, "seed_everything")
+    # Not as Any: a key of the command line would then take the place of the yaml's whole section.
+    parser.add_argument("--model", type=dict | None, default=None, help=argparse.SUPPRESS)
+    accept_sections(parser, *(name for name in OTHERS if name != "model"), "seed_everything")
     for name, options in extra:
         parser.add_argument(name, **options)
     config = parser.parse_args(list(args))
@@ -38,7 +41,7 @@ def doctor(command: str, args: Sequence[str]) -> None:
     context = curated.context_of(curation, config.workspace, config.pool, config.trainer)
     told = ((finding.level, finding.subject, finding.text) for finding in curated.findings(curation, context))
     levels = []
-    for level, subject, text in chain(told, [("ok", "tracking", _tracking(config.tracking))]):
+    for level, subject, text in chain(told, _start(config.model), [("ok", "tracking", _tracking(config.tracking))]):
         levels.append(level)
         head = f"{level:<5} {subject:<11} "
         wrapped = textwrap.fill(text, 118, initial_indent=head, subsequent_indent=" " * len(head),
@@ -81,6 +84,21 @@ def plan(command: str, args: Sequence[str]) -> None:
             curation.search.check_source()
     except ValueError as error:
         print("\n" + textwrap.fill(f"missing: {error}", 118, break_long_words=False, break_on_hyphens=False))
+
+
+def _start(model: Any) -> Iterator[tuple[str, str, str]]:
+    """Whether the weights are here that a training starts from, if it does not start from random ones."""
+    settings = {**((model or {}).get("init_args") or {}), **(model or {})}  # keys of the command line lie beside
+    if settings.get("weights") is None:
+        return
+    from pas_train.weight_files import look_for
+
+    try:
+        here, where = look_for(str(settings["weights"]), str(settings.get("backbone", "")))
+    except (ValueError, OSError) as error:
+        yield "fail", "start", str(error)
+    else:
+        yield "ok" if here else "note", "start", where
 
 
 def _tracking(settings: Any) -> str:

@@ -45,6 +45,27 @@ def read_weights(text: str, key: str, backbone: str) -> tuple[Published, str]:
         raise ValueError(f"{key}: {path}: {error}") from error
 
 
+def look_for(text: str, backbone: str) -> tuple[bool, str]:
+    """(whether the weights of `model.weights` are here, where they are or will be fetched from); downloads nothing.
+
+    Raises: ValueError or FileNotFoundError, as `read_weights` does, where they cannot be had at all.
+    """
+    if not of_timm(text) and not text.startswith(HUB):
+        return True, str(_find(text, START_KEY))
+    from huggingface_hub import try_to_load_from_cache
+
+    if of_timm(text):
+        repository = _timm_repository(_timm_name(text.removeprefix(TIMM).removeprefix(":"), START_KEY, backbone))
+    else:
+        repository = text.removeprefix(HUB)
+        if Path(repository).expanduser().is_dir():
+            return True, repository
+    found = try_to_load_from_cache(repository, "model.safetensors")
+    if isinstance(found, str):
+        return True, found
+    return False, f"{repository} will be fetched from the Hugging Face hub when the training starts"
+
+
 def of_timm(text: str) -> bool:
     """Whether a value names timm's own weights."""
     return text == TIMM or text.startswith(f"{TIMM}:")
@@ -103,8 +124,8 @@ def _read_file(path: Path) -> Any:
         ) from error
 
 
-def _read_timm(tag: str, key: str, backbone: str) -> tuple[Published, str]:
-    """The weights that timm has of a backbone. tag: which, or nothing for those that timm prefers."""
+def _timm_name(tag: str, key: str, backbone: str) -> str:
+    """A backbone's name in timm, with the tag of its weights where one is given. Raises ValueError for unknown tags."""
     import timm
 
     base, _, own = backbone.partition(".")
@@ -114,14 +135,29 @@ def _read_timm(tag: str, key: str, backbone: str) -> tuple[Published, str]:
         raise ValueError(
             f"{key}: timm has no weights {tag or own or ''} of {base or 'a model without model.backbone'}; {choices}"
         )
-    full = f"{base}.{tag or own}" if tag or own else base
+    return f"{base}.{tag or own}" if tag or own else base
+
+
+def _timm_repository(full: str) -> str:
+    import timm
+
+    settings: Any = timm.get_pretrained_cfg(full)
+    return str(settings.hf_hub_id)
+
+
+def _read_timm(tag: str, key: str, backbone: str) -> tuple[Published, str]:
+    """The weights that timm has of a backbone. tag: which, or nothing for those that timm prefers."""
+    import timm
+
+    full = _timm_name(tag, key, backbone)
     try:
         model: Any = timm.create_model(full, pretrained=True, num_classes=0)
     except Exception as error:  # of the hub's library, its network library, or timm
-        raise _unavailable(key, f"timm's weights of {full}", f"timm/{full}", error) from error
+        raise _unavailable(key, f"timm's weights of {full}", _timm_repository(full), error) from error
     settings = model.pretrained_cfg
     tensors = {f"backbone.{name}": value for name, value in model.state_dict().items()}
     mean, std = tuple(settings["mean"]), tuple(settings["std"])
+    base = full.partition(".")[0]
     name = f"timm {base}.{settings['tag']}" if settings.get("tag") else f"timm {base}"
     return Published(tensors, "timm's", [], attention_heads(model), mean, std), name
 

@@ -22,7 +22,7 @@ from pas_train.backbones import sincos_position_embedding
 from pas_train.heads import moco_v3_predictor, moco_v3_projector
 from pas_train.methods import NNCLR, MoCoV3
 from pas_train.methods.base import PretrainingMethod
-from pas_train.weight_files import source_of
+from pas_train.weight_files import look_for, source_of
 from pas_train.weights import (
     check_start,
     figures_path,
@@ -369,13 +369,31 @@ def test_load_start__what_does_not_fit_is_named_and_nothing_loaded(tmp_path: Pat
         ("resnet50-11ad3fa6.pth", r"Download it from https://download\.pytorch\.org/models/resnet50-11ad3fa6\.pth"),
         ("some.pth", r"does not exist\. Weights are a file .* null starts from random ones"),
         ("timm:no_such", r"timm has no weights no_such of test_vit; its tags are r160_in1k"),
-        ("timm", r"timm's weights of test_vit are not here .* `hf download timm/test_vit.* --local-dir DIR`"),
+        ("timm", r"timm's weights of test_vit are not here .* `hf download timm/test_vit\.r160_in1k --local-dir DIR`"),
         ("hf:someone/vit", r"the weights hf:someone/vit are not here and cannot be fetched"),
     ],
 )  # fmt: skip
 def test_load_start__missing_weights_say_where_to_get_them(weights: str, said: str) -> None:
     with pytest.raises((ValueError, OSError), match=rf"^model\.weights: .*{said}"):
         started(weights)
+
+
+def test_look_for__says_where_weights_are_or_will_be_fetched_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"")
+    in_hub_cache(tmp_path, "timm/test_vit.r160_in1k", "model.safetensors", tmp_path / "a")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    here, where = look_for("timm", "test_vit")
+    assert here and where.startswith(str(tmp_path)) and where.endswith("model.safetensors")
+    assert look_for("timm:mae", "vit_base_patch16_224") == (
+        False, "timm/vit_base_patch16_224.mae will be fetched from the Hugging Face hub when the training starts"
+    )  # fmt: skip
+    assert look_for("hf:someone/vit", "")[0] is False and look_for(f"hf:{tmp_path}", "") == (True, str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"model\.weights: gone\.pth does not exist"):
+        look_for("gone.pth", "")
+    with pytest.raises(ValueError, match="no weights none of test_vit"):
+        look_for("timm:none", "test_vit")
 
 
 class Opened:

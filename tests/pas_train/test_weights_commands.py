@@ -55,6 +55,14 @@ def test_fit__missing_weights_are_told_before_anything_is_made(home: Path, tmp_p
     assert not (tmp_path / "ws").exists()
 
 
+def test_doctor__names_weights_that_are_missing(home: Path, curated: Path, tmp_path: Path, capsys: Said) -> None:
+    assert pas("doctor", home, curated, "--model.init_args.weights", "gone.pth") == 1
+    assert "fail  start       model.weights: gone.pth does not exist." in capsys.readouterr().out
+    official(home, tmp_path / "a.pth")
+    assert pas("doctor", home, curated, "--model.init_args.weights", tmp_path / "a.pth") == 0
+    assert "ok    start       " in capsys.readouterr().out
+
+
 def test_fit__starts_from_weights_and_goes_on_without_them(
     home: Path, curated: Path, tmp_path: Path, capsys: Said
 ) -> None:
