@@ -175,7 +175,7 @@ def _ending(data: bytes) -> str:
     return "tif" if data[:2] in (b"II", b"MM") else "img"
 
 
-def _write(shards: _Shards, name: str, originals: str, workers: int) -> None:
+def _write(shards: _Shards, source: str, originals: str, workers: int) -> None:
     """Writes what is missing, several shards at a time, with a bar; then the record."""
     began, quiet = time.perf_counter(), not sys.stderr.isatty()
     workers = min(workers, len(shards), len(os.sched_getaffinity(0)))
@@ -191,15 +191,15 @@ def _write(shards: _Shards, name: str, originals: str, workers: int) -> None:
             bar.update(counts[0])
     images, new, before, after = np.sum(told, axis=0).tolist()
     record: dict[str, Any] = {
-        "source": name, "fingerprint": originals, "short_side": shards.shrinking.short_side,
+        "source": source, "fingerprint": originals, "short_side": shards.shrinking.short_side,
         "quality": shards.shrinking.quality, "images": images, "re_encoded": new, "kept": images - new,
         "bytes_before": before, "bytes": after, "seconds": round(time.perf_counter() - began, 1),
         "versions": {"pillow": pillow_version, "python": platform.python_version(), "layout": VERSION},
     }  # fmt: skip
     write_json(shards.folder / RECORD, record)
-    print(
-        f"short side  {shards.folder}: {new} of {images} images re-encoded, {before / 1e9:.3g} -> {after / 1e9:.3g} GB"
-    )
+    unit, name = (1e9, "GB") if before >= 1e9 else (1e6, "MB")
+    size = f"{before / unit:.1f} -> {after / unit:.1f} {name}"
+    print(f"short side  {shards.folder}: {new} of {images} images re-encoded, {size}", flush=True)
 
 
 def _as_it_is(item: Any) -> Any:

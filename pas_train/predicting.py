@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch import Tensor
 
 from datamodules.files import atomic
-from datamodules.rows import read_rows
+from datamodules.sources import open_sources
 from pas_train import curated
 from pas_train.checkpoints import load_weights
 from pas_train.fitting import backbone_of
@@ -59,7 +59,7 @@ def predict(cli: "PasCLI", model: LightningModule, data: LightningDataModule, ck
     output, trainer = cli.options["output"], cast(Any, cli.trainer)
     load_weights(model, ckpt_path, "whose backbone embeds the images")
     source = getattr(data, "source", None)
-    images = read_rows(source or curated.full_manifest(cli.workspace))
+    images = open_sources(source or str(curated.full_manifest(cli.workspace)))
     data.rows = images  # type: ignore[attr-defined]
     data.source = source or str(cli.workspace)  # type: ignore[attr-defined]
     folder = Path(output) if output else cli.workspace / "embeddings" / Path(str(ckpt_path)).stem
