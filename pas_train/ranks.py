@@ -1,6 +1,7 @@
 """A training on several ranks: what makes it equal to one on one, and how ranks wait for each other."""
 
 import copy
+import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+from torch.nn.parallel import DistributedDataParallel
 
 from pas_train.sharding import FullyShardedStrategy
 from pas_train.synchronised_norm import synchronise_batch_norms
@@ -15,6 +17,10 @@ from pas_train.synchronised_norm import synchronise_batch_norms
 # While rank 0 judges the backbone, the others wait longer than the process group's 30 minutes. Those stay for the
 # training, where a rank that does not answer is dead.
 PATIENCE = timedelta(days=7)
+
+# torch's newer and older name of one setting.
+_KNOWN = inspect.signature(DistributedDataParallel.__init__).parameters
+BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _KNOWN else "broadcast_buffers"
 
 
 def prepare_ranks(trainer: Trainer, module: LightningModule, sync_batchnorm: bool) -> None:
@@ -43,7 +49,8 @@ def prepare_ranks(trainer: Trainer, module: LightningModule, sync_batchnorm: boo
         settings.setdefault("gradient_as_bucket_view", True)  # no second copy of all gradients
         # Statistics of synchronised norms and NNCLR's support set come from what all ranks have gathered, so they are
         # equal; to send them (100 MB for the support set) before each step would only cost.
-        settings.setdefault("broadcast_buffers", not sync_batchnorm)
+        if not settings.keys() & {BUFFERS, "broadcast_buffers"}:
+            settings[BUFFERS] = not sync_batchnorm
 
 
 def meeting_place() -> Callable[[], None]:

@@ -60,7 +60,8 @@ def whole_tensor(value: torch.Tensor) -> torch.Tensor:
 def outcome(module: LightningModule, losses: Losses) -> dict[str, Any]:
     gradients = {name: whole_tensor(p.grad) for name, p in module.named_parameters() if p.grad is not None}
     state = {name: whole_tensor(value) for name, value in module.state_dict().items()}
-    return {"losses": losses.values, "state": state, "gradients": gradients}
+    logged = float(module.trainer.callback_metrics["train/loss"])
+    return {"losses": losses.values, "logged": logged, "state": state, "gradients": gradients}
 
 
 def alone(module: LightningModule, callbacks: Any = (), **settings: Any) -> dict[str, Any]:
@@ -86,6 +87,7 @@ def same(ranks: list[dict[str, Any]], whole: dict[str, Any]) -> None:
     largest = max(float(gradient.norm()) for gradient in whole["gradients"].values())
     for rank in ranks:
         assert rank["losses"] == pytest.approx(whole["losses"], rel=1e-5)
+        assert rank["logged"] == pytest.approx(whole["logged"], rel=1e-5)
         for name, expected in whole["gradients"].items():
             wrong = float((rank["gradients"][name] - expected).norm())
             assert wrong < 1e-3 * float(expected.norm()) + 1e-6 * largest, name
@@ -131,6 +133,7 @@ def test_two_ranks__checkpoints_go_on_with_one_and_back(two_ranks, tmp_path: Pat
     assert on_two[0]["losses"] == pytest.approx(whole[5:], rel=1e-5)
 
 
+@pytest.mark.filterwarnings("error:`broadcast_buffers` is deprecated")
 def test_two_ranks__settings_of_ddp(two_ranks) -> None:
     class Look(Callback):
         def on_train_start(self, trainer, module) -> None:
