@@ -1,10 +1,12 @@
 """Batches of two augmented views of images, read and cropped in the workers."""
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
 
 from datamodules.decoding import ImageLimits, Picture, RefusedImage, decode_picture
 from datamodules.image_source import ImageSource
@@ -12,6 +14,14 @@ from datamodules.store import StoreError
 from datamodules.views import PHOTOMETRY, ViewPair
 
 MAX_TRIES = 1000  # images in a row that cannot be read before the training says that something is wrong
+
+
+def shared_bytes(*shape: int) -> Tensor:
+    """A uint8 tensor; in a worker in the memory that is shared with the training, which spares a copy of the batch."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own collate functions do
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 class TwoViewDataset(Dataset):
@@ -42,7 +52,7 @@ class TwoViewDataset(Dataset):
     def __getitem__(self, place: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
         passes, rows = place
         size = self.pair.size
-        views = torch.empty((2, len(rows), 3, size, size), dtype=torch.uint8)
+        views = shared_bytes(2, len(rows), 3, size, size)
         shown = np.array(rows, dtype=np.int64)
         failed: list[str] = []
         photometry = torch.empty((2, len(rows), PHOTOMETRY), dtype=torch.float32)
