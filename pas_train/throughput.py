@@ -98,6 +98,7 @@ class Throughput(Callback):
         self.flops: float | None = None  # of one image
         self.totals = _Span()
         self._span = _Span()
+        self._since_line = _Span()
         self._skipped = 0
         self._mark: float | None = None  # the end of the last step, seconds
         self._ended: Any = None  # the same as the device sees it, where that is a GPU
@@ -168,6 +169,7 @@ class Throughput(Callback):
         waits = gather_rows(torch.tensor([wait], device=module.device))
         span.waited = min(float(waits.max()), span.seconds)
         self.totals.add(span)
+        self._since_line.add(span)
         self._span, self._gaps = _Span(now), []
         return span
 
@@ -189,11 +191,12 @@ class Throughput(Callback):
         if not self._said and self.totals.steps >= LEAST_STEPS and self._waits(self.totals):
             self._said = True
             print(f"throughput  {self._data_path(self.totals, trainer)}", flush=True)
-        wanted = not sys.stderr.isatty() if self.lines is None else self.lines
+        wanted = not sys.stdout.isatty() if self.lines is None else self.lines
         now = time.monotonic()
         if wanted and trainer.state.fn == TrainerFn.FITTING and now - self._line_at >= LINE_S:
             self._line_at = now
-            print(progress_line(trainer, span), flush=True)
+            print(progress_line(trainer, self._since_line), flush=True)
+            self._since_line = _Span()
 
     def _mfu(self, span: "_Span", device: torch.device, trainer: Trainer) -> float | None:
         peak = peak_flops(device, str(trainer.precision)) if self.peak_tflops is None else 1e12 * self.peak_tflops
