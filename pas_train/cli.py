@@ -16,6 +16,7 @@ from datamodules.sources import check_sources, names_of, placed
 from pas_train import curated, predicting
 from pas_train.checkpointing import Checkpoints
 from pas_train.checkpoints import check_weights, load_weights, read_checkpoint
+from pas_train.errors import plainly
 from pas_train.evaluation.evaluation import Evaluation
 from pas_train.evaluation.screening import origin_of_training, screen, screen_before
 from pas_train.fitting import Tracking, evaluate_checkpoint, train
@@ -24,6 +25,9 @@ from pas_train.runs import Run
 from pas_train.throughput import Throughput
 from pas_train.watch import Watch
 from pas_train.weights import check_start, origin_of_start, own_start
+
+
+NOISE = ("💡 Tip:", "Restoring states from", "Restored all states from")
 
 
 class ShortParser(ShortErrors, LightningArgumentParser):
@@ -149,11 +153,13 @@ class PasCLI(LightningCLI):
 
 def lightning_command(command: str, args: Sequence[str]) -> None:
     """Runs one of LightningCLI's subcommands on sys.argv."""
-    # Lightning's advertisement, and a deprecation inside Lightning that nobody here can mend.
+    # Lightning's advertisement and what our own lines say already, and a deprecation inside Lightning that nobody here
+    # can mend.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
+        lambda record: not record.getMessage().startswith(NOISE)
     )
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    plainly()
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the throughput says what is slow
     PasCLI(
         trainer_class=Trainer,

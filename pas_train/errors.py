@@ -5,9 +5,11 @@ import re
 import sys
 import textwrap
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 OURS = tuple(
     str(Path(__file__).resolve().parent.parent / name) + os.sep for name in ("pas_train", "curation", "datamodules")
@@ -42,6 +44,25 @@ def message_of(error: BaseException) -> str | None:
     return message_of(error.__cause__) if error.__cause__ is not None else None
 
 
+def plainly() -> None:
+    """Lets warnings of ours be one paragraph too, without the line of the program that they come from."""
+    others = warnings.formatwarning
+
+    def format_warning(message: Warning | str, category: type[Warning], filename: str, *more: Any) -> str:
+        if not filename.startswith(OURS):
+            return others(message, category, filename, *more)
+        return paragraph(f"pas_train: warning: {message}") + "\n"
+
+    if getattr(others, "__module__", None) != __name__:
+        warnings.formatwarning = format_warning  # type: ignore[assignment]
+
+
+def paragraph(line: str) -> str:
+    """A line that is broken where words end; an item of a list is indented."""
+    indent = "  " if line.startswith("- ") else ""
+    return textwrap.fill(line, 118, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
 @contextmanager
 def reported() -> Iterator[None]:
     """Ends the program with one paragraph for an error of ours, with the traceback for any other."""
@@ -55,7 +76,5 @@ def reported() -> Iterator[None]:
         if message is None:
             raise
         for line in f"pas_train: error: {message}".split("\n"):  # a list has a line for each item
-            indent = "  " if line.startswith("- ") else ""
-            wrapped = textwrap.fill(line, 118, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-            print(wrapped, file=sys.stderr, flush=True)
+            print(paragraph(line), file=sys.stderr, flush=True)
         sys.exit(1)

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from torch._utils import ExceptionWrapper
 
 from datamodules.labelled import LabelledDataset, LabelledImages, read_labelled
-from pas_train.errors import deliberate, message_of, reported
+from pas_train.errors import deliberate, message_of, plainly, reported
 
 
 def test_reported__our_own_error_is_one_paragraph(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,3 +91,13 @@ def test_reported__a_reader_that_has_seen_enough_is_no_error() -> None:
         ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env={**os.environ, "CODE": code}
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "a line\n", "")
+
+
+def test_plainly__a_warning_of_ours_is_one_paragraph_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    plainly()
+    plainly()  # a second command of the same process
+    ours, other = sys.modules[plainly.__module__].__file__, "elsewhere.py"
+    said = warnings.formatwarning("step=3.ckpt is damaged. " * 8, UserWarning, str(ours), 7)
+    assert said.startswith("pas_train: warning: step=3.ckpt is") and len(said.splitlines()) == 2
+    assert warnings.formatwarning("slow", UserWarning, other, 7, "x").startswith("elsewhere.py:7: UserWarning: slow")
