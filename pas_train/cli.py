@@ -26,7 +26,6 @@ from pas_train.throughput import Throughput
 from pas_train.watch import Watch
 from pas_train.weights import check_start, origin_of_start, own_start
 
-
 NOISE = ("💡 Tip:", "Restoring states from", "Restored all states from")
 
 
@@ -62,6 +61,9 @@ class PasCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Makes the trainer agree with torchrun or SLURM, then checks what can be checked without a model."""
         trainer = self.options["trainer"]
+        # A bar redraws itself, which in a file is one endless line; `throughput` writes whole lines there.
+        if trainer["enable_progress_bar"] is None and not sys.stdout.isatty():
+            trainer["enable_progress_bar"] = False
         trainer["devices"], trainer["num_nodes"] = curated.launched_devices(trainer["devices"], trainer["num_nodes"])
 
     @property
