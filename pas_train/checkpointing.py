@@ -177,6 +177,9 @@ class Checkpoints(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
         self._begun = self._epoch_done = False
+        if trainer.is_global_zero and self.dirpath is not None:
+            for path in Path(self.dirpath).glob(".*.ckpt.*.tmp"):  # a kill in the middle of writing left it
+                path.unlink(missing_ok=True)
         if self.signals is not None:
             self.signals.begin()
 

@@ -148,6 +148,9 @@ def test_checkpoints__a_kill_while_writing_leaves_the_older_ones(tmp_path: Path)
 
     assert in_child(work) == -signal.SIGKILL
     assert newest_good(tmp_path) == tmp_path / "last.ckpt" and steps(tmp_path) == [4]
+    assert len(list(tmp_path.glob(".step=5.ckpt.*.tmp"))) == 1
+    train(tmp_path, epochs=2, start=newest_good(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"step=4.ckpt", "step=8.ckpt", "last.ckpt"}
 
 
 def test_checkpoints__what_a_step_draws_is_the_same_in_a_run_that_goes_on(tmp_path: Path) -> None:
