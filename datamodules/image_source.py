@@ -40,6 +40,10 @@ class ImageSource(ABC):
         """Bool [N]: whether an image is generated; the rest is real, or unknown."""
         return np.zeros(len(self), bool)
 
+    def kinds(self) -> np.ndarray:
+        """int32 [N]: rows of one number may stand in for one another: of one data set, all generated or none."""
+        return self.synthetic().astype(np.int32)
+
     def fingerprint(self) -> str:
         """Identity of the set of images: here a hash of their number and of some of them."""
         digest = hashlib.sha256(str(len(self)).encode())
@@ -89,6 +93,10 @@ class JoinedSources(ImageSource):
         """Of all parts in order; of one part its own."""
         prints = [part.fingerprint() for part in self.parts]
         return prints[0] if len(prints) == 1 else hashlib.sha256("\n".join(prints).encode()).hexdigest()[:16]
+
+    def kinds(self) -> np.ndarray:
+        """int32 [N]: of the part, and of what the flags or the rows say."""
+        return (2 * self.part_of_rows() + self.synthetic()).astype(np.int32)
 
     def part_of_rows(self) -> np.ndarray:
         """int64 [N]: the number of the part that holds a row."""

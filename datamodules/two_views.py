@@ -1,6 +1,8 @@
 """Batches of two augmented views of images, read and cropped in the workers."""
 
 import math
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from datamodules.store import StoreError
 from datamodules.views import PHOTOMETRY, ViewPair
 
 MAX_TRIES = 1000  # images in a row that cannot be read before the training says that something is wrong
+STRETCH = 4096  # rows that are looked at in one go for one of the same kind
 
 
 def shared_bytes(*shape: int) -> Tensor:
@@ -28,8 +31,9 @@ class TwoViewDataset(Dataset):
     """Batches of two views: (passes int64 [B], rows int64 [B]) -> a dictionary of tensors.
 
     views: uint8 [2, B, 3, S, S]. index: int64 [B], the row that is shown. synthetic: bool [B], whether it is
-    generated. replaced: int64 [1], how many images could not be read and gave place to the next row. unreadable: where
-    there are such, a list of sentences that say which and why.
+    generated. replaced: int64 [1], how many images could not be read and gave place to the next row of their
+    kind (of the same data set, real or synthetic alike), so that shares stay as they were set. unreadable: where there
+    are such, a list of sentences that say which and why.
     With finished=False the views are crops, and what is left to do comes with them: photometry float32 [2, B, P] and
     photometry_order int8 [2, B, 4], see `photometry.finish_views`. With reduced=True a JPEG is decoded at a half, a
     quarter or an eighth where its crops have more pixels than are needed.
@@ -40,7 +44,7 @@ class TwoViewDataset(Dataset):
         self, source: ImageSource, pair: ViewPair, limits: ImageLimits, finished: bool = True, reduced: bool = False
     ) -> None:
         self.source = source
-        self.synthetic = source.synthetic()
+        self.synthetic, self.kinds = source.synthetic(), source.kinds()
         self.pair = pair
         self.limits = limits
         self.finished = finished
@@ -76,13 +80,14 @@ class TwoViewDataset(Dataset):
         return batch | ({"unreadable": failed} if failed else {})
 
     def read(self, row: int, visit: int, failed: list[str]) -> tuple[Picture, int]:
-        """The picture of a row and its number, or those of the next row that can be read; says in `failed` why."""
+        """The picture of a row and its number, or of the next of its kind that can be read; says in `failed` why."""
 
         def factor(height: int, width: int) -> int:
             return self.pair.reduction(height, width, visit, row)
 
-        for tries in range(min(len(self), MAX_TRIES)):
-            candidate = (row + tries) % len(self)
+        tries = 0
+        for candidate in islice(self._alike(row), MAX_TRIES):
+            tries += 1
             try:
                 image = self.source.read(candidate)
                 if isinstance(image, bytes):
@@ -92,6 +97,14 @@ class TwoViewDataset(Dataset):
                 reason = error
                 failed.append(f"{self.source.describe(candidate)}: {error}")
         raise ValueError(
-            f"data.source: {min(len(self), MAX_TRIES)} images in a row cannot be read, the last for this reason: "
-            f"{reason}. Curate the pool, or check that its files are where they were"
+            f"data.source: {tries} images in a row cannot be read, the last for this reason: {reason}. Curate the "
+            "pool, or check that its files are where they were"
         )
+
+    def _alike(self, row: int) -> Iterator[int]:
+        """A row, those of its kind that follow, and from the first on those before it."""
+        yield row
+        for begin, end in ((row + 1, len(self)), (0, row)):
+            for start in range(begin, end, STRETCH):
+                stretch = self.kinds[start : min(start + STRETCH, end)]
+                yield from (start + np.flatnonzero(stretch == self.kinds[row])).tolist()

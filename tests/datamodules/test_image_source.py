@@ -45,6 +45,7 @@ def test_joined_sources__rows_are_those_of_the_parts(folder: Path) -> None:
     assert joined.read(5) == (folder / "1.png").read_bytes() and joined.describe(8) == "grey 1"
     assert [joined.read(row)[0, 0, 0] for row in (0, 3, 7)] == [0, 3, 0]
     assert joined.synthetic().tolist() == [False] * 4 + [True] * 3 + [False] * 2
+    assert joined.kinds().tolist() == [0] * 4 + [3] * 3 + [4] * 2
     assert joined.keys().to_pylist()[3:5] == ["0/00000003", "1/0.png"] and len(set(joined.keys().to_pylist())) == 9
 
 

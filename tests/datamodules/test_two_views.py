@@ -7,7 +7,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
-from datamodules.image_source import ImageSource
+from datamodules import two_views
+from datamodules.decoding import RefusedImage
+from datamodules.image_source import ImageSource, JoinedSources
 from datamodules.labelled import LIMITS
 from datamodules.pretrain import PretrainDataModule
 from datamodules.rows import read_rows
@@ -102,6 +104,38 @@ def test_dataset__unreadable_image_gives_place_and_changes_no_other(folder: Path
     others = [0, 1, 2, 4, 5]
     assert (whole["views"][:, others] == damaged["views"][:, others]).all()
     assert (damaged["views"][:, 3] != damaged["views"][:, 4]).any()  # the same image, but drawn for row 3
+
+
+class Damaged(ImageSource):
+    """Grey images; those of `bad` cannot be read, those of `made` are generated."""
+
+    def __init__(self, count: int, bad: set[int], made: set[int]) -> None:
+        self.count, self.bad, self.made = count, bad, made
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, row: int) -> np.ndarray:
+        if row in self.bad:
+            raise RefusedImage("truncated")
+        return np.full((40, 40, 3), row, np.uint8)
+
+    def describe(self, row: int) -> str:
+        return f"image {row}"
+
+    def synthetic(self) -> np.ndarray:
+        return np.isin(np.arange(self.count), list(self.made))
+
+
+def test_dataset__unreadable_image_gives_place_to_one_of_its_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(two_views, "STRETCH", 2)
+    parts = Damaged(6, bad={1, 5}, made={2, 3}), Damaged(3, bad={0, 2}, made=set())
+    shown = dataset(JoinedSources(parts))[np.zeros(9, int), np.arange(9)]
+    assert shown["index"].tolist() == [0, 4, 2, 3, 4, 0, 7, 7, 7] and shown["replaced"].item() == 4
+    assert shown["synthetic"].sum() == 2
+    only = Damaged(6, bad={2, 3}, made={2, 3})
+    with pytest.raises(ValueError, match=r"data\.source: 2 images in a row cannot be read, the last .*truncated"):
+        dataset(only)[np.zeros(1, int), np.array([3])]
 
 
 def test_dataset__reduced_images_give_nearly_the_same_views(tmp_path: Path) -> None:
