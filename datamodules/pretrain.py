@@ -20,7 +20,7 @@ from datamodules.sampling import GlobalBatches, RankRows
 from datamodules.shrinking import Shrinking, shrunk
 from datamodules.sources import SourceItem, names_of, open_sources, source_items
 from datamodules.two_views import TwoViewDataset
-from datamodules.views import VIEW_1, VIEW_2, ViewPair, ViewSettings, pixel_functions
+from datamodules.views import VIEW_1, VIEW_2, ViewPair, ViewSettings
 
 NAMED = 3  # images that cannot be read, by name in the warning
 
@@ -209,8 +209,8 @@ class PretrainDataModule(LightningDataModule):
         trainer = self.trainer
         if trainer is not None:
             sampler.place = lambda: place_of(trainer, len(sampler))
-        pixel_functions()  # before the workers are forked, so that they share the compiled kernels
         pair = ViewPair(self.image_size, self.views, self.seed)
+        pair.compile()
         finished = not self._on_device()
         dataset = TwoViewDataset(self.rows, pair, self.limits, finished, reduced=self.scaled_decoding)
         # One item is one batch: the worker writes the views where the batch needs them.

@@ -196,6 +196,12 @@ class ViewPair:
         self.seed = seed
         self._planes = np.empty((3, size, size), dtype=np.float32)
 
+    def compile(self) -> None:
+        """Compiles the kernels, or loads them, before workers are forked: else each does, and keeps its own of them."""
+        view = draw_view(self.settings[0], (8, 8), 0, 0, 0, 0)
+        whole = view._replace(order=np.arange(4), grey=True, sigma=1.0)
+        self.render(Picture.whole(np.zeros((8, 8, 3), np.uint8)), whole, np.empty((3, self.size, self.size), np.uint8))
+
     def __call__(self, image: np.ndarray, epoch: int, sample: int, out: np.ndarray) -> None:
         """Writes the views of an RGB image (uint8 [H, W, 3], contiguous) into out (uint8 [2, 3, size, size])."""
         picture = Picture.whole(image)

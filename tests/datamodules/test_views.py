@@ -1,4 +1,7 @@
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,6 +114,35 @@ def test_resize__of_parts_of_pixels_equals_pillow(pixels, box: tuple[float, floa
     rows = crop.resize((SIZE, crop.height), Image.Resampling.BILINEAR, box=(low, 0, low + width, crop.height))
     expected = rows.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=(0, high, SIZE, high + height))
     assert distance(planes, expected).max() == 0
+
+
+def test_compile__leaves_nothing_to_compile_to_the_workers() -> None:
+    program = """
+import io
+import numpy as np
+from PIL import Image
+from datamodules import view_kernels
+from datamodules.decoding import ImageLimits, Picture, decode_picture
+from datamodules.views import VIEW_1, VIEW_2, ViewPair
+
+kernels = view_kernels.resize, view_kernels.jitter, view_kernels.finish
+pair = ViewPair(16, (VIEW_1, VIEW_2), 0)
+pair.compile()
+assert [len(kernel.signatures) for kernel in kernels] == [1, 1, 1]
+pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+pictures = [Picture.whole(np.frombuffer(pixels.tobytes(), np.uint8).reshape(pixels.shape))]
+for kind in ("JPEG", "PNG"):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    pictures.append(decode_picture(buffer.getvalue(), ImageLimits()))
+for picture in pictures:
+    for sample in range(10):
+        for view in pair.draw(picture.height, picture.width, 0, sample):
+            for finished in (False, True):
+                pair.render(picture, view, np.empty((3, 16, 16), np.uint8), finished)
+assert [len(kernel.signatures) for kernel in kernels] == [1, 1, 1]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_views__kernels_equal_their_numpy_twins(monkeypatch: pytest.MonkeyPatch) -> None:
