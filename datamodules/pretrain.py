@@ -21,6 +21,7 @@ from datamodules.shrinking import Shrinking, shrunk
 from datamodules.sources import SourceItem, names_of, open_sources, source_items
 from datamodules.two_views import TwoViewDataset
 from datamodules.views import VIEW_1, VIEW_2, ViewPair, ViewSettings
+from datamodules.workers import heed_parent_only
 
 NAMED = 3  # images that cannot be read, by name in the warning
 
@@ -327,7 +328,10 @@ class PretrainDataModule(LightningDataModule):
                 f"take turns, and take memory each. {max(1, cores // devices)} or null (which counts) is as fast"
             )
         options: dict[str, Any] = {"num_workers": workers, "pin_memory": torch.cuda.is_available()}
-        return options | ({"persistent_workers": True, "prefetch_factor": self.prefetch_factor} if workers else {})
+        if workers == 0:
+            return options
+        kept = {"persistent_workers": True, "prefetch_factor": self.prefetch_factor}
+        return options | kept | {"worker_init_fn": heed_parent_only}
 
 
 def _as_it_is(batch: Any) -> Any:
