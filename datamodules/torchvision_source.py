@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from datamodules.decoding import DAMAGE, RefusedImage
+from datamodules.decoding import BOMB, DAMAGE, RefusedImage
 from datamodules.image_source import ImageSource
 
 OPEN = ("transform", "target_transform", "transforms", "loader", "is_valid_file")  # not of a string
@@ -27,23 +28,25 @@ class TorchvisionSource(ImageSource):
         self.images = _open(name, options, spec)
         if not hasattr(self.images, "__len__") or not hasattr(self.images, "__getitem__"):
             raise ValueError(f"data.source: {spec} gives no access by number; use a class of images")
-        if len(self.images) and not isinstance(self._first(0), _kinds()):
-            raise ValueError(
-                f"data.source: the items of {spec} begin with {type(self._first(0)).__name__}, not with an image"
-            )
+        try:
+            first = self._first(0) if len(self.images) else b""
+        except DAMAGE:  # the training replaces it
+            return
+        if not isinstance(first, (bytes, Image.Image)):
+            raise ValueError(f"data.source: the items of {spec} begin with {type(first).__name__}, not with an image")
 
     def __len__(self) -> int:
         return len(self.images)
 
     def read(self, row: int) -> bytes | np.ndarray:
         """Bytes of a file, or uint8 [H, W, 3]."""
-        image = self._first(row)
-        if isinstance(image, bytes):
-            return image
-        if isinstance(image, np.ndarray):
-            return image
         try:
-            return np.asarray(image.convert("RGB"))
+            image = self._first(row)
+            return image if isinstance(image, bytes) else np.asarray(image.convert("RGB"))
+        except OSError:
+            raise
+        except BOMB as error:
+            raise RefusedImage("too_large", str(error)) from None
         except DAMAGE as error:
             raise RefusedImage("truncated", str(error)) from None
 
@@ -65,12 +68,6 @@ def read_bytes(path: str | Path) -> bytes:
     return Path(path).read_bytes()
 
 
-def _kinds() -> tuple[type, ...]:
-    from PIL import Image
-
-    return bytes, Image.Image
-
-
 def find_class(name: str, options: dict[str, str], spec: str) -> tuple[type, dict[str, Any]]:
     """A class of torchvision.datasets and its arguments. Raises ValueError with close names where there is none."""
     from torchvision import datasets
@@ -84,7 +81,11 @@ def find_class(name: str, options: dict[str, str], spec: str) -> tuple[type, dic
     if unknown:
         allowed = [parameter for parameter in parameters if parameter not in OPEN]
         raise ValueError(f"data.source: {spec}: {name} has no {', '.join(unknown)}; it takes {', '.join(allowed)}")
-    return known[name], {key: _value(text, parameters[key]) for key, text in options.items()}
+    values = {key: _value(text, parameters[key]) for key, text in options.items()}
+    for key, value in values.items():
+        if bool in (parameters[key].annotation, type(parameters[key].default)) and not isinstance(value, bool):
+            raise ValueError(f"data.source: {spec}: {key} must be true or false, got {options[key]}")
+    return known[name], values
 
 
 def _open(name: str, options: dict[str, str], spec: str) -> Any:

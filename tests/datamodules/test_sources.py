@@ -43,11 +43,30 @@ def test_torchvision__pictures_become_pixels() -> None:
     assert batch_of("torchvision:FakeData?size=6")["index"].max() < 6
 
 
+def test_torchvision__damaged_images_of_a_class_that_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import datasets
+
+    class Eager(datasets.VisionDataset):
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, row: int) -> tuple[Image.Image, int]:
+            if row == 2:
+                raise SyntaxError("broken PNG file")  # Pillow's word for it
+            return Image.open(io.BytesIO(b"no image" if row == 0 else image)).convert("RGB"), 0
+
+    image = (save_images(tmp_path / "one", 1) / "0.png").read_bytes()
+    monkeypatch.setattr(datasets, "Eager", Eager, raising=False)
+    batch = batch_of("torchvision:Eager?root=.")
+    assert sorted(batch["index"].tolist()) == [1, 1, 3, 3] and batch["replaced"].item() == 2
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
         ("torchvision:ImageFoldr?root=.", r"torchvision has no data set ImageFoldr; did you mean .*ImageFolder"),
         ("torchvision:CIFAR10?root=.&splt=train", r"CIFAR10 has no splt; it takes root, train"),
+        ("torchvision:CIFAR10?root=.&train=no", r"data\.source: .*: train must be true or false, got no"),
         ("torchvision:STL10?root=/nowhere&split=dev", r"STL10.*'?dev'?.*train"),
         ("torchvision:CIFAR10?root=/nowhere", r"data\.source: torchvision:CIFAR10\?root=/nowhere: Dataset not found"),
         ("torchvision:CIFAR10?root", r"root is no KEY=VALUE"),
