@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,18 @@ def atomic(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of `path`, renamed to it when the block ends without an error.
 
     The folder is made if need be. A reader sees the old file or the new one, never a part: the bytes are flushed to
-    the disk before the rename. After an error, or a kill, `path` is as it was. Raises OSError naming the folder where
-    the disk is full.
+    the disk before the rename, and the rename before what comes next, such as the removal of an older file. After an
+    error, or a kill, `path` is as it was. Raises OSError naming the folder where the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # One writer per name and process: the process number keeps two ranks from sharing a temporary file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _flush(temporary)
         os.replace(temporary, path)
+        with suppress(OSError):  # some disks flush no folders
+            _flush(path.parent)
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -40,6 +38,14 @@ def atomic(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:

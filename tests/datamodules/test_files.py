@@ -2,6 +2,7 @@ import os
 import re
 import resource
 import signal
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +79,20 @@ def test_atomic__a_reader_sees_one_whole_or_the_other(tmp_path: Path) -> None:
     while os.waitpid(child, os.WNOHANG) == (0, 0):
         seen.add(path.read_text())
     assert seen <= set(texts)
+
+
+def test_atomic__file_and_folder_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed, flush = [], os.fsync
+
+    def listen(descriptor: int) -> None:
+        renamed = (tmp_path / "a").exists()
+        flushed.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), renamed))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", listen)
+    with atomic(tmp_path / "a") as temporary:
+        temporary.write_text("whole")
+    assert flushed == [(False, False), (True, True)]
 
 
 def test_sha256_file__of_the_bytes(tmp_path: Path) -> None:
