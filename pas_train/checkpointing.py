@@ -6,95 +6,21 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import Any, Literal
 
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from datamodules.files import atomic, fingerprint
+from datamodules.files import fingerprint
 from pas_train import slurm
+from pas_train.checkpoint_io import AtomicCheckpointIO
 from pas_train.checkpoints import LAST, restart_name, restart_points
 from pas_train.stopping import StopSignals
 
 AGREED_EVERY = 10  # steps after which several ranks compare clocks and signals
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint under another name, flushes it to the disk and renames it.
-
-    Lightning's own builds the whole file in memory first, and flushes nothing. While `tolerant`, an error of the disk
-    is kept in `failure` instead of raised, so that all ranks reach the same barrier.
-    """
-
-    def __init__(self) -> None:
-        self.tolerant = False
-        self.failure: str | None = None
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes the file; raises OSError naming it, the space that it needs and the space that there is."""
-        path = Path(path)
-        try:
-            with atomic(path) as temporary, open(temporary, "wb") as raw:
-                file = _Remembering(raw)
-                try:
-                    torch.save(checkpoint, cast(IO[bytes], file))
-                except RuntimeError:  # torch's word for whatever went wrong in write()
-                    raise file.error or RuntimeError from None
-        except OSError as error:
-            self.failure = f"{path} could not be written ({_reason(error)}): {_room(checkpoint, path)}"
-            if not self.tolerant:
-                raise OSError(self.failure) from error
-
-
-class _Remembering:
-    """A file for torch.save, which hides the error of a write behind one of its own."""
-
-    def __init__(self, file: Any) -> None:
-        self.file = file
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            return int(self.file.write(data))
-        except OSError as error:
-            self.error = self.error or error
-            raise
-
-    def flush(self) -> None:
-        try:
-            self.file.flush()
-        except OSError as error:
-            self.error = self.error or error
-            raise
-
-
-def _reason(error: OSError) -> str:
-    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-    return os.strerror(cause.errno) if cause.errno else str(cause)
-
-
-def _room(checkpoint: dict[str, Any], path: Path) -> str:
-    """How much a checkpoint needs, and how much its disk has."""
-    stack: list[Any] = [checkpoint]
-    needed = 0
-    while stack:
-        value = stack.pop()
-        if isinstance(value, Tensor):
-            needed += value.numel() * value.element_size()
-        elif isinstance(value, dict):
-            stack.extend(value.values())
-        elif isinstance(value, list | tuple):
-            stack.extend(value)
-    places = os.statvfs(path.parent)
-    return f"it needs {_size(needed)}, and its disk has {_size(places.f_bavail * places.f_frsize)} free"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 class Checkpoints(ModelCheckpoint):
@@ -159,6 +85,11 @@ class Checkpoints(ModelCheckpoint):
             super().load_state_dict(state_dict)
 
     @property
+    def _asked(self) -> bool:
+        """Whether somebody wants this rank to end."""
+        return self.signals is not None and self.signals.asked is not None
+
+    @property
     def newest(self) -> Path | None:
         """The newest checkpoint that a run goes on from."""
         points = restart_points(Path(self.dirpath)) if self.dirpath is not None else {}
@@ -197,7 +128,7 @@ class Checkpoints(ModelCheckpoint):
             return
         now = time.monotonic()
         timely = self.minutes is not None and now - self._saved_at >= 60 * self.minutes
-        stop = self.signals is not None and self.signals.asked is not None
+        stop = self._asked
         if trainer.world_size > 1:
             looks = step % AGREED_EVERY == 0
             timely, stop = (looks and trainer.strategy.reduce_boolean_decision(v, all=False) for v in (timely, stop))
@@ -216,7 +147,10 @@ class Checkpoints(ModelCheckpoint):
         super().on_train_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the end of the training. Raises OSError where that is not possible."""
+        """Saves the end of the training, and ends the program where somebody wants it to.
+
+        Raises OSError where the end cannot be saved.
+        """
         if self.signals is not None:
             self.signals.end()
         if trainer.global_step > self._saved_step:
@@ -226,9 +160,13 @@ class Checkpoints(ModelCheckpoint):
                     f"{failure}. The training is over, but its end is not saved: make room and run the same command "
                     f"again; {self._goes_on()}"
                 )
+        if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
+            self._stop(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Says how to go on after a second Ctrl-C, or an error of a library."""
+        if self.signals is not None:
+            self.signals.end()
         if not isinstance(exception, SystemExit | ValueError | OSError):
             _say(trainer, f"training    ended by an error. Run again: {self._goes_on()}")
 

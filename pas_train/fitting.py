@@ -11,9 +11,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import nn
 
-from datamodules.files import atomic
 from pas_train import curated, summary
-from pas_train.checkpointing import AtomicCheckpointIO, Checkpoints
+from pas_train.checkpoint_io import AtomicCheckpointIO, save_whole
+from pas_train.checkpointing import Checkpoints
 from pas_train.checkpoints import load, load_weights
 from pas_train.evaluation.screening import (
     RememberDataSet,
@@ -118,9 +118,7 @@ def fit(trainer: Trainer, model: LightningModule, data: LightningDataModule, run
     start = ckpt_path or run.last
     if trainer.is_global_zero:
         if not run.untrained.exists() and hasattr(model, "backbone"):
-            run.checkpoints.mkdir(parents=True, exist_ok=True)
-            with atomic(run.untrained) as temporary:
-                torch.save(backbone_of(model).state_dict(), temporary)
+            save_whole(backbone_of(model).state_dict(), run.untrained)
         print(f"training    {f'goes on from {start}' if start else 'starts'}: {run.folder}", flush=True)
     if start is None:
         begin(model, run.untrained.with_name("start.pt"))

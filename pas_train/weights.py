@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from torch import Tensor, nn
 
-from datamodules.files import atomic
 from pas_train.backbones import sincos_position_embedding
+from pas_train.checkpoint_io import save_whole
 from pas_train.weight_files import HUB, LEGACY, START_KEY, of_timm, read_weights, source_of
 from pas_train.weight_layouts import Published, attention_heads, some
 
@@ -56,8 +56,7 @@ def begin(model: Any, file: Path) -> None:
 
 @rank_zero_only
 def _keep(backbone: nn.Module, file: Path) -> None:
-    with atomic(file) as temporary:
-        torch.save(backbone.state_dict(), temporary)
+    save_whole(backbone.state_dict(), file)
 
 
 def started_backbone(backbone: nn.Module, file: Path) -> nn.Module | None:

@@ -11,8 +11,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from pas_train.checkpointing import AtomicCheckpointIO, Checkpoints
+from pas_train.checkpoint_io import AtomicCheckpointIO, save_whole
+from pas_train.checkpointing import Checkpoints
 from pas_train.checkpoints import load, newest_good
+from pas_train.stopping import StopSignals
 
 EPOCH = 4  # steps
 
@@ -48,7 +50,9 @@ class At(Callback):
 def train(folder: Path, *others: Callback, epochs: int = 3, start: Path | None = None, **settings: Any) -> Trainer:
     torch.manual_seed(0)
     module = Line(settings.pop("numbers", 1))
+    signals = settings.pop("signals", None)
     saving = Checkpoints(**({"every_n_minutes": None, "dirpath": str(folder)} | settings))
+    saving.signals = signals
     trainer = Trainer(
         accelerator="cpu", max_epochs=epochs, logger=False, enable_progress_bar=False, enable_model_summary=False,
         callbacks=[*others, saving], plugins=[AtomicCheckpointIO()], log_every_n_steps=1,
@@ -158,6 +162,25 @@ def test_checkpoints__what_a_step_draws_is_the_same_in_a_run_that_goes_on(tmp_pa
     rest = train(tmp_path / "rest", numbers=100, start=tmp_path / "whole" / "step=8.ckpt")
     weights = [trainer.lightning_module.layer.weight for trainer in (whole, rest)]
     assert torch.equal(weights[0], weights[1])
+
+
+def test_checkpoints__a_signal_in_the_last_step_ends_the_program(tmp_path: Path) -> None:
+    def work() -> None:
+        with StopSignals() as signals, pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+            train(tmp_path, At(12, lambda _: signal.raise_signal(signal.SIGTERM)), signals=signals)
+
+    assert in_child(work) == 0
+    assert steps(tmp_path) == [4, 8, 12]
+
+
+def test_save_whole__keeps_an_error_that_is_not_the_disks(tmp_path: Path) -> None:
+    class Stubborn:
+        def __reduce__(self) -> tuple[Any, ...]:
+            raise RuntimeError("cannot be kept")
+
+    with pytest.raises(RuntimeError, match="cannot be kept"):
+        save_whole({"state": Stubborn()}, tmp_path / "a.pt")
+    assert not list(tmp_path.iterdir())
 
 
 def limit(size: int) -> None:
