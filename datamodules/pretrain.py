@@ -157,8 +157,8 @@ class PretrainDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Writes the shards of the short side, in one process while the others wait."""
-        fitting = self.trainer is None or self.trainer.state.fn == "fit"
-        if self.shrinking is not None and self.rows is None and fitting:
+        reading = self.trainer is None or self.trainer.state.fn in ("fit", "predict")
+        if self.shrinking is not None and self.rows is None and reading:
             self.rows = open_sources(self.source, self._shrunk)
 
     def _shrunk(self, name: str, source: ImageSource) -> ImageSource:

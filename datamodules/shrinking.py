@@ -10,7 +10,6 @@ import platform
 import sys
 import tarfile
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image
 from PIL import __version__ as pillow_version
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from datamodules.decoding import BOMB, DAMAGE, ImageLimits, RefusedImage, decode_rgb
+from datamodules.decoding import ImageLimits, RefusedImage, decode_rgb
 from datamodules.files import atomic, fingerprint, read_json, write_json
 from datamodules.image_source import ImageSource
 from datamodules.rows import ImageRows
@@ -66,21 +66,15 @@ def shrink_image(image: bytes | np.ndarray, shrinking: Shrinking, limits: ImageL
     Smaller ones and damaged ones are taken as they are (the training replaces these and says why); small pixels
     without a file become PNG. Upright, RGB, resized with an antialiased cubic filter.
     """
-    if isinstance(image, bytes):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                small = min(Image.open(io.BytesIO(image)).size) <= shrinking.short_side
-            pixels = None if small else decode_rgb(image, limits)
-        except (RefusedImage, *DAMAGE, *BOMB):
-            pixels = None
-        if pixels is None:
-            return image, False
-    else:
-        pixels = image
+    try:
+        pixels = decode_rgb(image, limits) if isinstance(image, bytes) else image
+    except RefusedImage:
+        return image, False
     picture, buffer = Image.fromarray(pixels), io.BytesIO()
     short = min(picture.size)
     if short <= shrinking.short_side:
+        if isinstance(image, bytes):
+            return image, False
         picture.save(buffer, "PNG")
         return buffer.getvalue(), False
     width, height = (max(1, round(side * shrinking.short_side / short)) for side in picture.size)
@@ -119,8 +113,8 @@ def shrunk(
     return ShrunkRows(pa.table(columns), folder, identity)
 
 
-class _Shards(Dataset[tuple[int, int, int, int]]):
-    """Item n writes shard n: (images, re-encoded ones, bytes before, bytes after)."""
+class _Shards(Dataset[tuple[int, ...]]):
+    """Item n writes shard n: (images, re-encoded ones, bytes before, bytes after, images that could not be read)."""
 
     def __init__(self, source: ImageSource, folder: Path, shrinking: Shrinking, limits: ImageLimits) -> None:
         self.source, self.folder, self.shrinking, self.limits = source, folder, shrinking, limits
@@ -136,14 +130,15 @@ class _Shards(Dataset[tuple[int, int, int, int]]):
         """int64 [n, 4]: offset, size, whether it is re-encoded, size before; written when the shard is whole."""
         return self.folder / f"{number:05d}.npy"
 
-    def __getitem__(self, number: int) -> tuple[int, int, int, int]:
+    def __getitem__(self, number: int) -> tuple[int, ...]:
         if not self.places(number).exists():
             with atomic(self.tar(number)) as temporary:
                 places = self._write(temporary, number)
             with atomic(self.places(number)) as temporary, open(temporary, "wb") as file:
                 np.save(file, places)
         places = np.load(self.places(number))
-        return len(places), int(places[:, 2].sum()), int(places[:, 3].sum()), int(places[:, 1].sum())
+        sizes, new, before = places[:, 1], places[:, 2], places[:, 3]
+        return len(places), int(new.sum()), int(before.sum()), int(sizes.sum()), int((sizes == 0).sum())
 
     def _write(self, path: Path, number: int) -> np.ndarray:
         first = number * SHARD_ROWS
@@ -189,17 +184,22 @@ def _write(shards: _Shards, source: str, originals: str, workers: int) -> None:
         for counts in loader:
             told.append(counts)
             bar.update(counts[0])
-    images, new, before, after = np.sum(told, axis=0).tolist()
+    images, new, before, after, unread = np.sum(told, axis=0).tolist()
     record: dict[str, Any] = {
         "source": source, "fingerprint": originals, "short_side": shards.shrinking.short_side,
-        "quality": shards.shrinking.quality, "images": images, "re_encoded": new, "kept": images - new,
-        "bytes_before": before, "bytes": after, "seconds": round(time.perf_counter() - began, 1),
+        "quality": shards.shrinking.quality, "images": images, "re_encoded": new, "kept": images - new - unread,
+        "unread": unread, "bytes_before": before, "bytes": after, "seconds": round(time.perf_counter() - began, 1),
         "versions": {"pillow": pillow_version, "python": platform.python_version(), "layout": VERSION},
     }  # fmt: skip
     write_json(shards.folder / RECORD, record)
     unit, name = (1e9, "GB") if before >= 1e9 else (1e6, "MB")
     size = f"{before / unit:.1f} -> {after / unit:.1f} {name}"
     print(f"short side  {shards.folder}: {new} of {images} images re-encoded, {size}", flush=True)
+    if unread:
+        rank_zero_warn(
+            f"data.short_side: {unread} of {images} images of {source} could not be read, and give place to others in "
+            f"training; where they can be read again, remove {shards.folder} to have them"
+        )
 
 
 def _as_it_is(item: Any) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 from datamodules import shrinking
@@ -88,6 +89,16 @@ def test_shrunk__rows_keys_and_record(manifest: Path, workers: int) -> None:
         assert tar.getnames() == ["000000003.jpg", "000000004.jpg", "000000005.png"]
 
 
+def test_shrunk__images_that_are_gone_are_told(manifest: Path) -> None:
+    originals = read_rows(manifest)
+    (manifest.parent.parent / "pool" / "3.jpg").unlink()
+    with pytest.warns(UserWarning, match=r"data\.short_side: 1 of 7 images of .* could not be read"):
+        rows = shrunk(originals, str(manifest), manifest.parent, Shrinking(64), LIMITS)
+    (folder,) = manifest.parent.glob("short-side-64-*")
+    record = json.loads((folder / "short-side.json").read_text())
+    assert (record["re_encoded"], record["kept"], record["unread"]) == (4, 2, 1) and rows.read(3) == b""
+
+
 def test_shrunk__goes_on_where_it_was_killed_and_is_made_once(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     originals, read = read_rows(manifest), []
     whole = shrunk(originals, "", manifest.parent / "whole", Shrinking(64), LIMITS)
@@ -134,6 +145,26 @@ def test_pretrain__trains_on_the_short_side(manifest: Path, tmp_path: Path) -> N
     module.setup("fit")
     assert len(list((tmp_path / "cache").iterdir())) == 2
     assert next(iter(module.train_dataloader()))["synthetic"].sum() == 3
+
+
+class Counter(LightningModule):
+    """Counts the images that it is to predict."""
+
+    def predict_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> int:
+        return len(batch["image"])
+
+
+def test_pretrain__predicts_on_what_one_process_has_written(manifest: Path) -> None:
+    written = []
+
+    class Watched(PretrainDataModule):
+        def setup(self, stage: str) -> None:
+            written.append(len(list(manifest.parent.glob("short-side-64-*"))))
+            super().setup(stage)
+
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    module = Watched(str(manifest), batch_size=6, image_size=32, num_workers=0, short_side=64)
+    assert sum(trainer.predict(Counter(), datamodule=module)) == 6 and written == [1]
 
 
 @pytest.mark.parametrize(
