@@ -14,6 +14,9 @@ RESNET = {
     "small_images": True,
 }
 BATCH, STEPS_PER_EPOCH, EPOCHS = 8, 5, 2
+# How far ten steps may be from those of a plain loop. In float32 each order of sums rounds in another way, and steps
+# make more of it; in float64 only the loss is float32, so that what is left is its rounding.
+PRECISIONS = [("32-true", 1e-5), ("64-true", 2e-6)]
 
 
 def batches(count: int = STEPS_PER_EPOCH, size: int = 16) -> list[dict[str, torch.Tensor]]:

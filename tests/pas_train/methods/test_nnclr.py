@@ -11,7 +11,16 @@ from torch import nn
 
 from pas_train.methods import NNCLR
 from pas_train.methods.nnclr import SupportSet
-from tests.pas_train.methods.small_training import BATCH, EPOCHS, RESNET, STEPS_PER_EPOCH, VIT, batches, train
+from tests.pas_train.methods.small_training import (
+    BATCH,
+    EPOCHS,
+    PRECISIONS,
+    RESNET,
+    STEPS_PER_EPOCH,
+    VIT,
+    batches,
+    train,
+)
 
 SMALL = {"image_size": 16, "projector_hidden": 24, "projector_dim": 8, "predictor_hidden": 20, "warmup_epochs": 1.5}
 SMALL["support_size"] = 20  # the batch of 8 does not divide it: the ring closes within a batch
@@ -23,7 +32,7 @@ RECIPES = {
 }
 
 
-def reference_losses(module: NNCLR, recipe: dict) -> list[float]:
+def reference_losses(module: NNCLR, recipe: dict, dtype: torch.dtype) -> list[float]:
     """NNCLR written from the paper: a forward a view, a support set that is a list, losses term by term."""
     vit, hidden, dim = "vit" in recipe["backbone"], 24, 8
     sizes = [module.backbone.num_features, hidden, hidden, dim]
@@ -35,15 +44,16 @@ def reference_losses(module: NNCLR, recipe: dict) -> list[float]:
     predictor = nn.Sequential(nn.Linear(dim, 20, bias=False), nn.BatchNorm1d(20), nn.ReLU(), nn.Linear(20, dim))
     projector.load_state_dict(module.projector.layers.state_dict())
     predictor.load_state_dict(module.predictor.layers.state_dict())
-    encoder = nn.Sequential(copy.deepcopy(module.backbone), projector)
+    predictor.to(dtype)
+    encoder = nn.Sequential(copy.deepcopy(module.backbone), projector).to(dtype)
     trained = [p for p in [*encoder.parameters(), *predictor.parameters()] if p.requires_grad]
-    queue = list(module.support.rows.clone())
+    queue = list(module.support.rows.to(dtype, copy=True))
     momenta = [torch.zeros_like(p) for p in trained]
     adamw = torch.optim.AdamW(trained, weight_decay=0.1)
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     decay, losses = recipe.get("weight_decay", 1e-6), []
     for step in range(STEPS_PER_EPOCH * EPOCHS):
-        views = (batches()[step % STEPS_PER_EPOCH]["views"].float() / 255 - mean) / std
+        views = (batches()[step % STEPS_PER_EPOCH]["views"].to(dtype) / 255 - mean) / std
         epoch = step / STEPS_PER_EPOCH
         peak = recipe["base_lr"] * BATCH / 256
         lr = peak * epoch / 1.5 if epoch < 1.5 else peak * 0.5 * (1 + math.cos(math.pi * (epoch - 1.5) / 0.5))
@@ -82,12 +92,13 @@ def reference_losses(module: NNCLR, recipe: dict) -> list[float]:
     return losses
 
 
+@pytest.mark.parametrize(("precision", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("name", RECIPES)
-def test_nnclr__ten_steps_equal_a_plain_loop(name: str) -> None:
+def test_nnclr__ten_steps_equal_a_plain_loop(name: str, precision: str, tolerance: float) -> None:
     module = NNCLR(**RECIPES[name])
-    expected = reference_losses(module, RECIPES[name])
-    losses = [step["train/loss"] for step in train(module).steps]
-    assert losses == pytest.approx(expected, abs=1e-5)
+    expected = reference_losses(module, RECIPES[name], torch.float64 if precision == "64-true" else torch.float32)
+    losses = [step["train/loss"] for step in train(module, precision=precision).steps]
+    assert losses == pytest.approx(expected, abs=tolerance, rel=0)
     unmoved = train(NNCLR(**{**RECIPES[name], "base_lr": 0})).steps
     assert abs(losses[-1] - unmoved[-1]["train/loss"]) > 1e-3
 
