@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from pas_train.speed import not_compiled
+
 
 @torch.inference_mode()
 def extract_features(
@@ -28,7 +30,11 @@ def extract_features(
     labels: list[Tensor] = []
     for batch in loader:
         images = (batch["image"].to(device).float() - centre) / spread
-        out = images.flatten(1) if backbone is None else backbone(images)
+        if backbone is None:
+            out = images.flatten(1)
+        else:
+            with not_compiled(backbone):
+                out = backbone(images)
         features.append(out.float().cpu().numpy())
         labels.append(batch["label"])
     if backbone is not None:

@@ -53,3 +53,18 @@ def test_extract_features__leaves_the_mode_as_it_was(training: bool) -> None:
     backbone = nn.Sequential(nn.Flatten()).train(training)
     extract_features(backbone, Images(), MEAN, STD, CPU)
     assert backbone.training is training
+
+
+def test_extract_features__compiles_nothing_for_its_sizes() -> None:
+    compiled: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        compiled.append(len(inputs))
+        return graph
+
+    backbone = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    backbone.compile(backend=backend, dynamic=False)
+    extract_features(backbone, Images(), MEAN, STD, CPU, batch_size=3)
+    assert not compiled
+    backbone(torch.zeros(3, 3, 4, 4))
+    assert compiled  # it was compiled before, and is again
