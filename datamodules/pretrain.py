@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -246,9 +247,10 @@ class PretrainDataModule(LightningDataModule):
         unreadable = batch.pop("unreadable", []) if isinstance(batch, dict) else []
         if unreadable and not self._named:
             self._named = True
-            rank_zero_warn(
-                f"data.source: images that cannot be read give place to the next one; the first: "
-                f"{'; '.join(list(dict.fromkeys(unreadable))[:NAMED])}. train/replaced_images counts them"
+            warnings.warn(  # on every rank: each has images of its own
+                "data.source: images that cannot be read give place to the next one of their kind; the first: "
+                f"{'; '.join(list(dict.fromkeys(unreadable))[:NAMED])}. train/replaced_images counts them",
+                stacklevel=1,
             )
         return batch
 

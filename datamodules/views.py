@@ -64,16 +64,22 @@ class ViewSettings:
     def __post_init__(self) -> None:
         for name in ("jitter", "grey", "blur", "solarize", "flip"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"view.{name} is a probability between 0 and 1, got {getattr(self, name)}")
+                raise ValueError(
+                    f"data.view1 or view2: {name} is a probability between 0 and 1, got {getattr(self, name)}"
+                )
         if not 0 < self.crop_min <= self.crop_max <= 1:
-            raise ValueError(f"view: 0 < crop_min <= crop_max <= 1 is needed, got {self.crop_min}, {self.crop_max}")
+            raise ValueError(
+                f"data.view1 or view2: 0 < crop_min <= crop_max <= 1 is needed, got {self.crop_min}, {self.crop_max}"
+            )
         if not 0 < self.aspect_min <= self.aspect_max:
-            raise ValueError(f"view: 0 < aspect_min <= aspect_max, got {self.aspect_min}, {self.aspect_max}")
+            raise ValueError(
+                f"data.view1 or view2: 0 < aspect_min <= aspect_max is needed, got {self.aspect_min}, {self.aspect_max}"
+            )
         if not 0 < self.blur_sigma_min <= self.blur_sigma_max:
-            raise ValueError(f"view: 0 < blur_sigma_min <= blur_sigma_max, got {self}")
+            raise ValueError(f"data.view1 or view2: 0 < blur_sigma_min <= blur_sigma_max is needed, got {self}")
         negative = [field.name for field in fields(self) if getattr(self, field.name) < 0]
         if negative or self.hue > 0.5 or max(self.brightness, self.contrast, self.saturation) > 1:
-            raise ValueError(f"view: strengths are between 0 and 1, hue between 0 and 0.5, got {self}")
+            raise ValueError(f"data.view1 or view2: strengths are between 0 and 1, hue between 0 and 0.5, got {self}")
 
 
 VIEW_1 = ViewSettings()
@@ -195,6 +201,7 @@ class ViewPair:
         self.settings = settings
         self.seed = seed
         self._planes = np.empty((3, size, size), dtype=np.float32)
+        self._drawn: tuple[tuple[int, int, int, int], list[ViewParameters]] | None = None
 
     def compile(self) -> None:
         """Compiles the kernels, or loads them, before workers are forked: else each does, and keeps its own of them."""
@@ -209,9 +216,13 @@ class ViewPair:
             self.render(picture, view, target)
 
     def draw(self, height: int, width: int, epoch: int, sample: int) -> list[ViewParameters]:
-        """What is done to an image of this size in its two views."""
-        each = enumerate(self.settings)
-        return [draw_view(settings, (height, width), self.seed, epoch, sample, view) for view, settings in each]
+        """What is done to an image of this size in its two views; the last ones are kept, as `reduction` asks first."""
+        place = height, width, epoch, sample
+        if self._drawn is None or self._drawn[0] != place:
+            each = enumerate(self.settings)
+            views = [draw_view(settings, (height, width), self.seed, epoch, sample, view) for view, settings in each]
+            self._drawn = place, views
+        return self._drawn[1]
 
     def reduction(self, height: int, width: int, epoch: int, sample: int) -> int:
         """By how much an image may be reduced before it is cropped: 1, 2, 4 or 8.

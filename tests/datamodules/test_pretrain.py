@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 
 from datamodules.indexing import index_pool
@@ -144,6 +145,12 @@ def test_pretrain__unreadable_images_are_named_once(tmp_path: Path, workers: int
     named = [str(warning.message) for warning in told if "cannot be read" in str(warning.message)]
     assert len(named) == 1 and named[0].count("not_an_image") == 3
     assert sum(f"{tmp_path}/{bad}.png: not_an_image" in named[0] for bad in range(8)) == 3  # each once
+
+
+def test_pretrain__every_rank_names_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
+    with pytest.warns(UserWarning, match=r"data\.source: .*the first: a\.png: truncated; b\.png"):
+        assert data(folder).on_before_batch_transfer({"unreadable": ["a.png: truncated", "b.png"]}, 0) == {}
 
 
 def test_pretrain__nothing_readable_is_an_error(tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ def test_crop_box__very_wide_image_is_cropped_at_the_centre() -> None:
     "wrong", [{"flip": 1.5}, {"crop_min": 0}, {"hue": 0.6}, {"blur_sigma_min": 3.0}, {"contrast": -0.1}]
 )
 def test_view_settings__wrong_values_are_named(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="view"):
+    with pytest.raises(ValueError, match=r"^data\.view1 or view2: "):
         ViewSettings(**wrong)
 
 
