@@ -12,7 +12,7 @@ SMALL = {"image_size": 16, "projector_hidden": 24, "projector_dim": 8, "base_lr"
 
 
 class Losses(MoCoV3):
-    """Keeps the losses, and how the first convolution's images lie in memory."""
+    """Keeps the loss of each step."""
 
     def training_step(self, batch: dict, batch_idx: int) -> dict:
         output = super().training_step(batch, batch_idx)

@@ -1,15 +1,12 @@
 import ast
 import copy
 import math
-import os
-import socket
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -218,40 +215,30 @@ def test_moco_v3__continues_exactly_from_a_checkpoint(name: str, tmp_path: Path)
     assert [step["train/loss"] for step in resumed] == [step["train/loss"] for step in whole[STEPS_PER_EPOCH:]]
 
 
-def of_rank(rank: int, port: int, folder: Path, results) -> None:
-    """Two epochs of one of two ranks, as torchrun would start it."""
-    environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
-    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
-    os.environ.update({name: str(value) for name, value in environment.items()})
-    torch.set_num_threads(1)
-    module = MoCoV3(**RECIPES["resnet-lars"])
-    sets = {"knn_bank": str(folder), "knn_queries": str(folder)}
-    data = PretrainDataModule(str(folder), batch_size=4, image_size=16, num_workers=0, **sets)
-    record = Record()
-    trainer = Trainer(
-        accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=True, callbacks=[record],
-    )  # fmt: skip
-    trainer.fit(module, datamodule=data)
-    weights = torch.cat([p.detach().flatten() for p in module.parameters()])
-    knn = float(trainer.callback_metrics["val/knn_top1"])
-    results[rank] = (record.shown, weights, knn)
-    torch.distributed.destroy_process_group()
-
-
-def test_moco_v3__two_ranks_share_batches_and_agree(tmp_path: Path) -> None:
+def test_moco_v3__two_ranks_share_batches_and_agree(two_ranks, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
     generator = np.random.default_rng(0)
     for number in range(9):
-        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        (photos / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
         pixels = generator.integers(0, 256, (20, 20, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "ab"[number % 2] / f"{number}.png")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    with mp.get_context("fork").Manager() as manager:
-        results = manager.dict()
-        mp.start_processes(of_rank, (port, tmp_path, results), nprocs=2, start_method="fork")
-        (shown0, weights0, knn0), (shown1, weights1, knn1) = results[0], results[1]
+        Image.fromarray(pixels).save(photos / "ab"[number % 2] / f"{number}.png")
+
+    def work(rank: int) -> None:
+        module = MoCoV3(**RECIPES["resnet-lars"])
+        sets = {"knn_bank": str(photos), "knn_queries": str(photos)}
+        data = PretrainDataModule(str(photos), batch_size=4, image_size=16, num_workers=0, **sets)
+        record = Record()
+        trainer = Trainer(
+            accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, callbacks=[record],
+        )  # fmt: skip
+        trainer.fit(module, datamodule=data)
+        weights = torch.cat([p.detach().flatten() for p in module.parameters()])
+        knn = float(trainer.callback_metrics["val/knn_top1"])
+        torch.save((record.shown, weights, knn), tmp_path / f"{rank}.pt")
+
+    two_ranks(work)
+    (shown0, weights0, knn0), (shown1, weights1, knn1) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     expected = np.concatenate([epoch_order(9, 0, epoch)[:8] for epoch in range(2)]).reshape(4, 2, 2)
     np.testing.assert_array_equal(shown0, expected[:, 0])
     np.testing.assert_array_equal(shown1, expected[:, 1])
