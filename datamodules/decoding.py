@@ -109,7 +109,7 @@ class Picture:
     @staticmethod
     def whole(pixels: np.ndarray) -> "Picture":
         """All pixels of an image; writable, as kernels are compiled anew for memory that is not."""
-        return Picture(np.require(pixels, requirements="CW"), *pixels.shape[:2])
+        return Picture(np.require(pixels, requirements=["C", "W"]), *pixels.shape[:2])
 
 
 def decode_rgb(data: bytes, limits: ImageLimits | None = None) -> np.ndarray:
@@ -224,7 +224,7 @@ def _decode(data: bytes, image: Image.Image, factor: Callable[[int, int], int] |
             raise _damage(error) from None
         pixels = _convert(image)
     orientation = _orientation(image)
-    pixels = np.require(_UPRIGHT.get(orientation, np.asarray)(pixels), requirements="CW")  # see Picture.whole
+    pixels = np.require(_UPRIGHT.get(orientation, np.asarray)(pixels), requirements=["C", "W"])  # see Picture.whole
     width, height = image.size[::-1] if orientation in _TURNED else image.size
     above = pixels.shape[0] * reduced - height if orientation in _UPSIDE_DOWN else 0
     before = pixels.shape[1] * reduced - width if orientation in _MIRRORED else 0

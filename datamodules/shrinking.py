@@ -66,15 +66,18 @@ def shrink_image(image: bytes | np.ndarray, shrinking: Shrinking, limits: ImageL
     Smaller ones and damaged ones are taken as they are (the training replaces these and says why); small pixels
     without a file become PNG. Upright, RGB, resized with an antialiased cubic filter.
     """
-    try:
-        pixels = decode_rgb(image, limits) if isinstance(image, bytes) else image
-    except RefusedImage:
-        return image, False
+    if isinstance(image, bytes):
+        try:
+            pixels = decode_rgb(image, limits)
+        except RefusedImage:
+            return image, False
+        if min(pixels.shape[:2]) <= shrinking.short_side:
+            return image, False
+    else:
+        pixels = image
     picture, buffer = Image.fromarray(pixels), io.BytesIO()
     short = min(picture.size)
     if short <= shrinking.short_side:
-        if isinstance(image, bytes):
-            return image, False
         picture.save(buffer, "PNG")
         return buffer.getvalue(), False
     width, height = (max(1, round(side * shrinking.short_side / short)) for side in picture.size)
