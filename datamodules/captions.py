@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from datamodules.decoding import RefusedImage, decode_rgb
 from datamodules.indexing import index_pool
 from datamodules.labelled import LIMITS
-from datamodules.pretrain import RestartableLoader, place_of
+from datamodules.loaders import RestartableLoader, place_of
 from datamodules.sampling import GlobalBatches
 from datamodules.store import ImageStore, StoreError
 

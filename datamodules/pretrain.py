@@ -1,19 +1,19 @@
 """Unlabelled images as batches of two augmented views, restartable at any step."""
 
-import math
 import os
 import warnings
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from datamodules.decoding import ImageLimits
 from datamodules.image_source import ImageSource
 from datamodules.labelled import LIMITS, LabelledDataset, LabelledImages, read_labelled
+from datamodules.loaders import QuietLoader, RestartableLoader, as_it_is, place_of
 from datamodules.mixing import MixedBatches, make_groups
 from datamodules.photometry import finish_views
 from datamodules.rows import PlainBatches
@@ -25,37 +25,6 @@ from datamodules.views import VIEW_1, VIEW_2, ViewPair, ViewSettings
 from datamodules.workers import heed_parent_only
 
 NAMED = 3  # images that cannot be read, by name in the warning
-
-
-class QuietLoader(DataLoader):
-    """A DataLoader without torch's page on the number of workers; the data module says it with the setting's name."""
-
-    def check_worker_number_rationality(self) -> None:
-        """Nothing to say."""
-
-
-class RestartableLoader(QuietLoader):
-    """A DataLoader whose sampler continues at the trainer's step; says so to Lightning by having a state."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Empty: the place in the data is a function of the trainer's step, which is in every checkpoint."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to do, see state_dict."""
-
-
-def place_of(trainer: Trainer, batches: int) -> tuple[int, int]:
-    """Epoch and number of its batches done, at the trainer's step; batches: of the loader in an epoch.
-
-    Follows from the count of optimiser steps alone, so that a run that continues from any checkpoint, in the middle
-    of an epoch too, sees exactly the batches that it would have seen.
-    """
-    limit = trainer.limit_train_batches
-    used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    accumulated = trainer.accumulate_grad_batches
-    epoch, steps = divmod(trainer.global_step, max(1, math.ceil(used / accumulated)))
-    return epoch, steps * accumulated
 
 
 class PretrainDataModule(LightningDataModule):
@@ -216,7 +185,7 @@ class PretrainDataModule(LightningDataModule):
         finished = not self._on_device()
         dataset = TwoViewDataset(self.rows, pair, self.limits, finished, reduced=self.scaled_decoding)
         # One item is one batch: the worker writes the views where the batch needs them.
-        return RestartableLoader(dataset, batch_size=None, sampler=sampler, collate_fn=_as_it_is, **self._workers())
+        return RestartableLoader(dataset, batch_size=None, sampler=sampler, collate_fn=as_it_is, **self._workers())
 
     def val_dataloader(self) -> list[DataLoader]:
         """Loaders of the k-NN bank and of its queries, or none."""
@@ -240,7 +209,7 @@ class PretrainDataModule(LightningDataModule):
         dataset = PlainBatches(self.rows, self.image_size, size, self.limits)
         options = self._workers() | {"persistent_workers": False}
         sampler = range(rank, len(dataset), world_size)  # ranks need not have as many: nothing is exchanged
-        return QuietLoader(dataset, batch_size=None, sampler=sampler, collate_fn=_as_it_is, **options)
+        return QuietLoader(dataset, batch_size=None, sampler=sampler, collate_fn=as_it_is, **options)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Names the first images that could not be read, once; all are counted in train/replaced_images."""
@@ -334,7 +303,3 @@ class PretrainDataModule(LightningDataModule):
             return options
         kept = {"persistent_workers": True, "prefetch_factor": self.prefetch_factor}
         return options | kept | {"worker_init_fn": heed_parent_only}
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from datamodules.decoding import ImageLimits, RefusedImage, decode_rgb
 from datamodules.files import atomic, fingerprint, read_json, write_json
 from datamodules.image_source import ImageSource
+from datamodules.loaders import as_it_is
 from datamodules.rows import ImageRows
 from datamodules.store import StoreError
 
@@ -178,7 +179,7 @@ def _write(shards: _Shards, source: str, originals: str, workers: int) -> None:
     began, quiet = time.perf_counter(), not sys.stderr.isatty()
     workers = min(workers, len(shards), len(os.sched_getaffinity(0)))
     # A generator of its own: the process's random state stays as without this.
-    loader = DataLoader(shards, batch_size=None, num_workers=workers, collate_fn=_as_it_is, generator=torch.Generator())
+    loader = DataLoader(shards, batch_size=None, num_workers=workers, collate_fn=as_it_is, generator=torch.Generator())
     told = []
     with tqdm(
         total=len(shards.source), desc=f"short side {shards.shrinking.short_side}", unit="img", leave=False,
@@ -203,10 +204,6 @@ def _write(shards: _Shards, source: str, originals: str, workers: int) -> None:
             f"data.short_side: {unread} of {images} images of {source} could not be read, and give place to others in "
             f"training; where they can be read again, remove {shards.folder} to have them"
         )
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
 
 
 def _identity(source: ImageSource) -> str:

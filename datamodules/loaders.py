@@ -1,0 +1,43 @@
+"""Loaders of whole batches, and the place in the data at which a training goes on."""
+
+import math
+from typing import Any
+
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+
+
+class QuietLoader(DataLoader):
+    """A DataLoader without torch's page on the number of workers; the data module says it with the setting's name."""
+
+    def check_worker_number_rationality(self) -> None:
+        """Nothing to say."""
+
+
+class RestartableLoader(QuietLoader):
+    """A DataLoader whose sampler continues at the trainer's step; says so to Lightning by having a state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty: the place in the data is a function of the trainer's step, which is in every checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to do, see state_dict."""
+
+
+def place_of(trainer: Trainer, batches: int) -> tuple[int, int]:
+    """Epoch and number of its batches done, at the trainer's step; batches: of the loader in an epoch.
+
+    Follows from the count of optimiser steps alone, so that a run that continues from any checkpoint, in the middle
+    of an epoch too, sees exactly the batches that it would have seen.
+    """
+    limit = trainer.limit_train_batches
+    used = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    accumulated = trainer.accumulate_grad_batches
+    epoch, steps = divmod(trainer.global_step, max(1, math.ceil(used / accumulated)))
+    return epoch, steps * accumulated
+
+
+def as_it_is(batch: Any) -> Any:
+    """The collate_fn of data sets whose items are whole batches."""
+    return batch
