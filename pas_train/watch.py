@@ -117,7 +117,7 @@ class Watch(Callback):
         if isinstance(batch, dict) and "embeddings" in outputs:
             self._hold(outputs["embeddings"], batch.get("synthetic"), trainer.world_size)
         if step % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
-            self._stop_if_not_finite(trainer, pl_module, together=True)
+            self._stop_if_not_finite(trainer, pl_module)
             trainer.progress_bar_metrics["loss"] = round(float(outputs["loss"]), 4)
             if self._held:
                 for name, rows in _by_source(*_gathered([self._held[-1]])):
@@ -127,7 +127,7 @@ class Watch(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs how many images were replaced by the next since the training (re)started."""
-        self._stop_if_not_finite(trainer, pl_module, together=True)
+        self._stop_if_not_finite(trainer, pl_module)
         if self._replaced:
             self._replaced = [torch.stack([count.sum() for count in self._replaced]).sum()]
             total = gather_rows(self._replaced[0].to(pl_module.device).reshape(1)).sum()
@@ -155,8 +155,8 @@ class Watch(Callback):
         self._fallen, self._best_knn = fallen, max(now, best)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keeps a training whose loss is no number out of checkpoints."""
-        self._stop_if_not_finite(trainer, pl_module, together=False)
+        """Keeps a training whose loss is no number out of checkpoints, which Lightning saves on all ranks together."""
+        self._stop_if_not_finite(trainer, pl_module)
 
     # The parts.
 
@@ -171,7 +171,7 @@ class Watch(Callback):
         """Logs the rank of the last embeddings; names a collapse, and stops the training where it stays."""
         if self._held_rows * trainer.world_size < LEAST_ROWS:
             return
-        self._stop_if_not_finite(trainer, module, together=True)
+        self._stop_if_not_finite(trainer, module)
         embeddings, synthetic = _gathered(self._held)
         spread = float(feature_std(embeddings))
         ranks = {f"train/rankme{name}": float(rankme(rows)) for name, rows in _by_source(embeddings, synthetic)}
@@ -199,14 +199,12 @@ class Watch(Callback):
         left = f" It stops after {self.looks} such looks in a row." if self.stop_on_collapse else ""
         rank_zero_warn(f"{text}.{left}")
 
-    def _stop_if_not_finite(self, trainer: Trainer, module: Any, together: bool) -> None:
-        """Raises ValueError where a loss since the last time was no number; `together`: of any rank, on all of them."""
+    def _stop_if_not_finite(self, trainer: Trainer, module: Any) -> None:
+        """Raises ValueError, on all ranks, where a loss of any since the last time was no number."""
         if not self._losses:
             return
-        finite = torch.isfinite(torch.stack(self._losses))
+        finite = gather_rows(torch.isfinite(torch.stack(self._losses)).view(1, -1).int()).bool().all(dim=0)
         count = len(finite)
-        if together:
-            finite = gather_rows(finite.view(1, -1).int()).bool().all(dim=0)
         self._losses = []
         if bool(finite.all()):
             return

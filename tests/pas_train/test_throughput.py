@@ -1,4 +1,5 @@
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -75,6 +76,19 @@ def test_throughput__says_that_the_data_path_is_the_limit(capsys: pytest.Capture
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("throughput")]
     assert len(said) == 3 and "images/s" in said[1] and said[0].startswith("throughput  The data path is the limit: ")
     assert "data.num_workers" in said[2] and "waited for images" in said[2]
+
+
+def test_throughput__counts_all_ranks_and_the_one_that_waits_most(two_ranks: Callable) -> None:
+    def work(rank: int) -> None:
+        module = MoCoV3(**VIT, **SMALL)
+        train(module, Slow(0.08 * rank, 12), max_epochs=1, log_every_n_steps=6, callbacks=[Throughput()],
+              devices=2, strategy="ddp", use_distributed_sampler=False)  # fmt: skip
+        logged = {name: float(value) for name, value in module.trainer.callback_metrics.items()}
+        step = logged["throughput/step_seconds"]
+        assert logged["throughput/images_per_second"] == pytest.approx(2 * BATCH / step, rel=1e-4)
+        assert logged["throughput/data_wait"] == pytest.approx(0.08 / step, rel=0.2)
+
+    two_ranks(work)
 
 
 def test_throughput__leaves_out_validations_and_loaders_that_keep_up(capsys: pytest.CaptureFixture[str]) -> None:

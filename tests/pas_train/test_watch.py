@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,6 +35,10 @@ class Goes(MoCoV3):
 
 def no_number(module: MoCoV3, output: dict) -> None:
     output["loss"] = output["loss"] * float("nan")
+
+
+def nothing(module: MoCoV3, output: dict) -> None:
+    pass
 
 
 def one_place(module: MoCoV3, output: dict) -> None:
@@ -120,6 +124,43 @@ def test_watch__logs_spread_and_rank_of_each_source(tmp_path: Path) -> None:
     assert len(spreads) == 2 * LOOK and all(row["train/feature_std/synthetic"] for row in spreads)
 
 
+TWO = {"devices": 2, "strategy": "ddp", "use_distributed_sampler": False}
+
+
+def test_watch__sees_the_embeddings_and_counts_of_all_ranks(two_ranks: Callable) -> None:
+    def work(rank: int) -> None:
+        def own_directions(module: MoCoV3, output: dict) -> None:
+            output["embeddings"] = torch.eye(16)[rank * BATCH : rank * BATCH + BATCH]
+
+        module = Goes(own_directions)
+        data = [{**batch, "replaced": torch.tensor([rank]), "synthetic": torch.arange(BATCH) % 2 == rank}
+                for batch in batches(LOOK)]  # fmt: skip
+        train(module, data, max_epochs=1, callbacks=[Watch(LOOK, 64)], **TWO)
+        logged = {name: float(value) for name, value in module.trainer.callback_metrics.items()}
+        assert logged["train/rankme"] == pytest.approx(16, rel=1e-3)
+        assert logged["train/rankme/real"] == pytest.approx(8, rel=1e-3)
+        assert logged["train/replaced_images"] == LOOK
+
+    two_ranks(work)
+
+
+def test_watch__loss_that_is_no_number_on_one_rank_stops_all(two_ranks: Callable, tmp_path: Path) -> None:
+    """Also where it is found because a checkpoint is to be saved."""
+
+    class Save(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+            if trainer.global_step == 3:
+                trainer.save_checkpoint(tmp_path / "a.ckpt")
+
+    def work(rank: int) -> None:
+        module = Goes(no_number if rank else nothing, after=2)
+        with pytest.raises(ValueError, match=r"not a finite number at step 3, .*No checkpoint was saved before"):
+            train(module, callbacks=[Save()], log_every_n_steps=100, **TWO)
+        assert not (tmp_path / "a.ckpt").exists()
+
+    two_ranks(work)
+
+
 def test_watch__counts_replaced_images() -> None:
     data = [{**batch, "replaced": torch.tensor([2])} for batch in batches(3)]
     module = Goes(one_place, 99)
@@ -200,8 +241,6 @@ class Reads(TorchDispatchMode):
     ids=["vit-adamw", "resnet-lars", "nnclr"],
 )
 def test_training_step__reads_nothing_from_the_device_between_two_logs(module: Callable[[], LightningModule]) -> None:
-    from lightning.pytorch import Callback
-
     class Counted(Callback):
         counts: list[int] = []
 
