@@ -50,12 +50,14 @@ class PretrainingMethod(LightningModule):
             makes them, and with them the training, depend on how many processes there are.
         weights: what a training starts from instead of random weights: "timm" or "timm:TAG" (timm's own of the
             backbone), "hf:NAME" (a repository of the Hugging Face hub) or a folder of transformers or timm, or a file:
-            official MoCo v3, a .ckpt of a training, torchvision, timm. A training that goes on needs it no more.
+            official MoCo v3, a .ckpt of a training, torchvision, timm. What fixed_position and
+            frozen_patches name then stays as it came. A training that goes on needs the file no more.
         compile: true has torch.compile make the backbones faster, a string names its mode or its backend. It costs
             minutes at the start, and a compiler must be there; the numbers differ by rounding.
         channels_last: memory order of the convolutions' images; null has the channels last for ResNets on a GPU.
         float32_matmul: of float32 products on a GPU; "high" takes TF32, which is more exact than the papers' 16 bits,
-            "highest" does not. Nothing of it under trainer.precision bf16-mixed, or on a CPU.
+            "highest" does not. Under trainer.precision bf16-mixed the losses and NNCLR's look-up are
+            such products; on a CPU it does nothing.
     """
 
     mean: Tensor
@@ -94,7 +96,7 @@ class PretrainingMethod(LightningModule):
         self.warmup_epochs = warmup_epochs
         self.weight_decay = weight_decay
         self.sync_batchnorm = sync_batchnorm
-        self.speed_settings = (compile, channels_last)
+        self.compile_setting, self.channels_last = compile, channels_last
         self.float32_matmul = float32_matmul
         self.backbone_name = backbone
         self.weights = weights
@@ -151,7 +153,7 @@ class PretrainingMethod(LightningModule):
 
     def embed_views(self, backbone: nn.Module, views: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings [B, D] of both views of [2, B, 3, S, S]: one forward, or two where BatchNorm is in the way."""
-        if in_channels_last(self, self.speed_settings[1]):
+        if in_channels_last(self, self.channels_last):
             views = views.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)  # the same, else in memory
         if self.separate_views:
             return backbone(views[0]), backbone(views[1])
@@ -189,7 +191,7 @@ class PretrainingMethod(LightningModule):
 
     def on_fit_start(self) -> None:
         """Makes the step fast; refuses what would change the method."""
-        prepare(self, *self.speed_settings)
+        prepare(self, self.compile_setting, self.channels_last)
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision(self.float32_matmul)
         if self.trainer.accumulate_grad_batches != 1:

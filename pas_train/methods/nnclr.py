@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from pas_train.heads import nnclr_predictor, nnclr_projector
-from pas_train.losses import gather_rows, nnclr_loss, world
+from pas_train.losses import gather_rows, nnclr_loss
 from pas_train.methods.base import PretrainingMethod
 from pas_train.optim import OptimizerName
 
@@ -130,7 +130,7 @@ class NNCLR(PretrainingMethod):
         """Sets the learning rate; before the first step says whether the support set outlasts an epoch."""
         super().on_train_batch_start(batch, batch_idx)
         if self.trainer.global_step == 0:
-            images = self.steps_per_epoch * len(batch["index"]) * world()[1]
+            images = self.steps_per_epoch * len(batch["index"]) * self.trainer.world_size
             rows = images * (2 if self.support_views == "both" else 1)
             if len(self.support.rows) > rows:
                 rank_zero_warn(
