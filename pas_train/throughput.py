@@ -253,7 +253,7 @@ def progress_line(trainer: Trainer, span: Any) -> str:
         parts.append(f"epoch {trainer.global_step / trainer.num_training_batches:.1f} of {trainer.max_epochs}")
     for name, title, form in (("train/loss", "loss", "{:.3f}"), ("val/knn_top1", "k-NN", "{:.1%}")):
         if name in logged:
-            parts.append(f"{title} {form.format(float(logged[name]))}")
+            parts.append(f"{title} {form.format(float(logged[name])).replace('%', ' %')}")
     parts.append(f"{span.images / span.seconds:,.0f} images/s")
     left = (steps - trainer.global_step) * span.seconds / span.steps
     days, rest = divmod(round(left), 86400)

@@ -115,7 +115,7 @@ def test_progress_line__tells_what_is_left_in_days_too() -> None:
     )  # fmt: skip
     span = SimpleNamespace(images=51_200, seconds=100.0, steps=50)
     assert progress_line(trainer, span) == (
-        "training    step 1,000 of 100,000, epoch 1.0 of 100, loss 2.500, k-NN 61.2%, 512 images/s, 2 d 7:00:00 left"
+        "training    step 1,000 of 100,000, epoch 1.0 of 100, loss 2.500, k-NN 61.2 %, 512 images/s, 2 d 7:00:00 left"
     )
 
 
