@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from pas_train.sharding import is_sharded
+
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 BACKBONES = ("backbone", "momentum_backbone")
 
@@ -30,6 +32,10 @@ def prepare(module: Any, compile: bool | str, channels_last: bool | None) -> Non
 
     Both change neither the parameters nor their names. channels_last null: on a GPU, for networks of convolutions.
     """
+    if is_sharded(module):
+        for key, value in (("compile", compile), ("channels_last", channels_last)):
+            if value:
+                raise ValueError(f"model.{key} is {value}, which torch's shards refuse: leave it out, or use ddp")
     parts = [getattr(module, name) for name in BACKBONES if hasattr(module, name)]
     if in_channels_last(module, channels_last):
         for part in parts:  # in place, so that the optimiser's parameters stay what they are
@@ -43,7 +49,7 @@ def prepare(module: Any, compile: bool | str, channels_last: bool | None) -> Non
 def in_channels_last(module: Any, channels_last: bool | None) -> bool:
     """Whether images go through the backbones with the channels last: tensor cores want convolutions' inputs so."""
     if channels_last is None:
-        return module.device.type == "cuda" and not module.transformer
+        return module.device.type == "cuda" and not module.transformer and not is_sharded(module)
     return channels_last
 
 

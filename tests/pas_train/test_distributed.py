@@ -147,3 +147,14 @@ def test_two_ranks__settings_of_ddp(two_ranks) -> None:
 def test_training__trainers_own_synchronised_norm_is_refused() -> None:
     with pytest.raises(ValueError, match=r"trainer\.sync_batchnorm is true.*model\.sync_batchnorm"):
         train(METHODS["moco-resnet"](), sync_batchnorm=True, strategy="ddp", devices=1)
+
+
+@pytest.mark.parametrize(("key", "value"), [("compile", "eager"), ("channels_last", True)])
+def test_two_ranks__settings_that_shards_refuse_are_named(two_ranks, key: str, value: bool | str) -> None:
+    module = MoCoV3(**RESNET, **MOCO, **{key: value})
+
+    def work(rank: int) -> None:
+        with pytest.raises(ValueError, match=rf"model\.{key} is {value}, .*use ddp"):
+            train(module, of_rank(rank), **{**TWO, "strategy": "fsdp2"})
+
+    two_ranks(work)
