@@ -32,10 +32,8 @@ def prepare(module: Any, compile: bool | str, channels_last: bool | None) -> Non
 
     Both change neither the parameters nor their names. channels_last null: on a GPU, for networks of convolutions.
     """
-    if is_sharded(module):
-        for key, value in (("compile", compile), ("channels_last", channels_last)):
-            if value:
-                raise ValueError(f"model.{key} is {value}, which torch's shards refuse: leave it out, or use ddp")
+    if channels_last and is_sharded(module):
+        raise ValueError("model.channels_last is true, which torch's shards refuse: leave it out, or use ddp")
     parts = [getattr(module, name) for name in BACKBONES if hasattr(module, name)]
     if in_channels_last(module, channels_last):
         for part in parts:  # in place, so that the optimiser's parameters stay what they are
