@@ -41,6 +41,10 @@ def nothing(module: MoCoV3, output: dict) -> None:
     pass
 
 
+def own_directions(module: MoCoV3, output: dict) -> None:
+    output["embeddings"] = torch.eye(16)[module.global_rank * BATCH :][:BATCH]
+
+
 def one_place(module: MoCoV3, output: dict) -> None:
     output["embeddings"] = torch.ones_like(output["embeddings"])
 
@@ -129,9 +133,6 @@ TWO = {"devices": 2, "strategy": "ddp", "use_distributed_sampler": False}
 
 def test_watch__sees_the_embeddings_and_counts_of_all_ranks(two_ranks: Callable) -> None:
     def work(rank: int) -> None:
-        def own_directions(module: MoCoV3, output: dict) -> None:
-            output["embeddings"] = torch.eye(16)[rank * BATCH : rank * BATCH + BATCH]
-
         module = Goes(own_directions)
         data = [{**batch, "replaced": torch.tensor([rank]), "synthetic": torch.arange(BATCH) % 2 == rank}
                 for batch in batches(LOOK)]  # fmt: skip
