@@ -15,6 +15,7 @@ from datamodules.indexing import IMAGE_ENDINGS, walk_files
 
 # Evaluation sets are taken as they are: everything that can be decoded counts.
 LIMITS = ImageLimits(max_pixels=PILLOW_MAX_PIXELS, min_side_px=1, max_aspect=1e6, flat_range=0)
+HEAD_BYTES = 16_384  # of files that have as many: past a photo's tables, where its own pixels begin
 LONGEST = 64  # times its short side, of an image that is resized whole
 
 
@@ -83,6 +84,37 @@ def _read_csv(path: Path, key: str, path_column: str, label_column: str) -> list
                     raise ValueError(f"{key}: {path} line {rows.line_num} has no {column}")
             pairs.append((path.parent / row[path_column], row[label_column]))
         return pairs
+
+
+def shared_images(train: LabelledImages, test: LabelledImages) -> int:
+    """How many of the test images are among the training images, by their size and their first bytes.
+
+    Only files of equal size are opened. Files that are not there count as none; who reads them will say so.
+    """
+    sizes: dict[int, list[Path]] = {}
+    for path in train.paths:
+        sizes.setdefault(_size(path), []).append(path)
+    heads: dict[int, set[bytes]] = {}
+    count = 0
+    for path in test.paths:
+        size = _size(path)
+        if size >= 0 and size in sizes:
+            if size not in heads:
+                heads[size] = {_head(one) for one in sizes[size]}
+            count += _head(path) in heads[size]
+    return count
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(HEAD_BYTES)
 
 
 class LabelledDataset(Dataset):

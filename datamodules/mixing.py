@@ -51,6 +51,18 @@ def make_groups(source: ImageSource, weights: Sequence[float] | None, synthetic_
     return groups
 
 
+def shown(source: ImageSource, groups: Sequence[Group]) -> str:
+    """What an epoch shows, in words: the images there are and, of groups in set shares, the shares."""
+    parts = [len(part) for part in source.parts] if isinstance(source, JoinedSources) else [len(source)]
+    text = " + ".join(f"{count:,}" for count in parts) + " images"
+    synthetic = int(source.synthetic().sum())
+    text += f", {synthetic:,} of them synthetic" if synthetic else ""
+    if len(groups) > 1:
+        shares = " + ".join(f"{100 * group.share:.4g} % of {len(group.rows):,}" for group in groups)
+        text += f", drawn as {shares}"
+    return text
+
+
 def apportion(shares: Sequence[float], total: int) -> np.ndarray:
     """int64: `total` in whole numbers by shares; what is left goes to the largest remainders, the first of ties."""
     exact = np.asarray(shares) / np.sum(shares) * total

@@ -12,12 +12,13 @@ from torch.utils.data import DataLoader
 
 from datamodules.decoding import ImageLimits
 from datamodules.image_source import ImageSource
-from datamodules.labelled import LIMITS, LabelledDataset, LabelledImages, read_labelled
+from datamodules.labelled import LIMITS, LabelledImages
 from datamodules.loaders import QuietLoader, RestartableLoader, as_it_is, place_of
-from datamodules.mixing import MixedBatches, make_groups
+from datamodules.mixing import Group, MixedBatches, make_groups, shown
+from datamodules.online_knn import knn_loaders, read_knn_sets
 from datamodules.photometry import finish_views
 from datamodules.rows import PlainBatches
-from datamodules.sampling import GlobalBatches, RankRows
+from datamodules.sampling import GlobalBatches
 from datamodules.shrinking import Shrinking, shrunk
 from datamodules.sources import SourceItem, names_of, open_sources, source_items
 from datamodules.two_views import TwoViewDataset
@@ -51,7 +52,8 @@ class PretrainDataModule(LightningDataModule):
             224) re-encodes them once, before training, to so many pixels on the short side, never upscaled: less to
             read and decode in every epoch, and slightly other pixels.
         short_side_quality: of these images' JPEG, 1 to 100.
-        cache_folder: where the re-encoded shards are kept, on a disk that all nodes see; null: beside the manifest.
+        cache_folder: where the re-encoded shards are kept, on a disk that all nodes see; null: beside the manifest, or
+            in the workspace.
         photometry: where colours, blur and inversion are computed: by the workers, on the device, or (auto) on the
             device if that is a CUDA GPU. Both agree to about a grey level; the draws are the same.
         scaled_decoding: whether a JPEG is decoded at a half, a quarter or an eighth where both crops keep twice the
@@ -119,6 +121,7 @@ class PretrainDataModule(LightningDataModule):
         self.scaled_decoding = scaled_decoding
         self.shrinking = None if short_side is None else Shrinking(short_side, short_side_quality)
         self.cache_folder = cache_folder
+        self.default_cache: Path | None = None  # for sources without a manifest; the command line gives the workspace's
         self.prepare_data_per_node = False  # one process writes the shards of all
         self.rows: ImageSource | None = None
         self.knn_sets: list[LabelledImages] = []
@@ -134,21 +137,33 @@ class PretrainDataModule(LightningDataModule):
     def _shrunk(self, name: str, source: ImageSource) -> ImageSource:
         assert self.shrinking is not None
         path = Path(name)
-        if self.cache_folder is None and path.suffix != ".parquet":
+        beside = path.parent if path.suffix == ".parquet" else self.default_cache
+        folder = beside if self.cache_folder is None else Path(self.cache_folder)
+        if folder is None:
             raise ValueError(
                 f"data.short_side: {name} has no manifest to keep the re-encoded images beside; name a folder for them "
                 "with data.cache_folder"
             )
-        folder = path.parent if self.cache_folder is None else Path(self.cache_folder)
         workers = self._cores()[0] if self.num_workers is None else self.num_workers  # the other ranks wait
         return shrunk(source, name, folder, self.shrinking, self.limits, workers)
 
-    def setup(self, stage: str) -> None:
+    def check(self, world_size: int) -> str:
+        """Raises what `setup` would, before anything of a run exists; returns what will be shown, in words.
+
+        With short_side the images are re-encoded first, so that only the labelled images are looked at.
+        """
+        if self.shrinking is not None:
+            self.setup("validate")
+            return ""
+        self.setup("fit", world_size)
+        assert self.rows is not None
+        batches = len(self._sampler(0, world_size))
+        return f"{shown(self.rows, self._groups())}, {batches} steps an epoch"
+
+    def setup(self, stage: str, world_size: int | None = None) -> None:
         """Reads the index (fit) and the labelled sets; checks that the batch fits the data and the devices."""
         if self.knn_bank is not None and self.knn_queries is not None and not self.knn_sets:
-            bank = read_labelled(self.knn_bank, "data.knn_bank")
-            queries = read_labelled(self.knn_queries, "data.knn_queries")
-            self.knn_sets = [bank, queries.aligned(bank.classes, "data.knn_queries")]
+            self.knn_sets = read_knn_sets(self.knn_bank, self.knn_queries)
         if stage not in ("fit", "predict"):
             return
         if stage == "fit" and not self.knn_sets and self.trainer is not None:
@@ -157,7 +172,7 @@ class PretrainDataModule(LightningDataModule):
             self.rows = open_sources(self.source, self._shrunk if self.shrinking else None)
         if stage == "predict":
             return
-        _, world_size = self._ranks()
+        world_size = world_size or self._ranks()[1]
         if self.batch_size % world_size:
             raise ValueError(
                 f"data.batch_size {self.batch_size} cannot be shared among {world_size} devices; it is the batch of "
@@ -169,7 +184,10 @@ class PretrainDataModule(LightningDataModule):
                 f"data.batch_size is {self.batch_size}, but {names} has only {len(self.rows)} images; lower "
                 "data.batch_size, or add images"
             )
-        self._sampler(0, world_size)  # what is wrong with the mixture is said before anything starts
+        batches = len(self._sampler(0, world_size))  # what is wrong with the mixture is said before anything starts
+        if self.trainer is not None:  # an epoch shorter than the interval would log nothing
+            trainer: Any = self.trainer
+            trainer.log_every_n_steps = min(trainer.log_every_n_steps, max(1, batches))
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `TwoViewDataset`, this rank's share."""
@@ -191,15 +209,7 @@ class PretrainDataModule(LightningDataModule):
         """Loaders of the k-NN bank and of its queries, or none."""
         rank, world_size = self._ranks()
         options = self._workers() | {"persistent_workers": False}
-        return [
-            QuietLoader(
-                LabelledDataset(images, self.image_size),
-                batch_size=min(256, max(1, self.batch_size // world_size)),
-                sampler=RankRows(len(images.paths), rank, world_size),
-                **options,
-            )
-            for images in self.knn_sets
-        ]
+        return knn_loaders(self.knn_sets, self.image_size, self.batch_size, rank, world_size, options)
 
     def predict_dataloader(self) -> DataLoader:
         """Batches {"image": uint8 [B, 3, S, S], "row": int64 [B]} of this rank: all images of `source` in order."""
@@ -268,9 +278,14 @@ class PretrainDataModule(LightningDataModule):
         mixing = self._mixing()
         if not mixing:
             return GlobalBatches(len(self.rows), self.batch_size, self.seed, rank, world_size)
-        groups = make_groups(self.rows, mixing.get("weights"), self.synthetic_share)
+        groups = self._groups()
         images = self.epoch_images or len(self.rows)
         return MixedBatches(groups, images, self.batch_size, self.seed, rank, world_size)
+
+    def _groups(self) -> list[Group]:
+        assert self.rows is not None
+        mixing = self._mixing()
+        return make_groups(self.rows, mixing.get("weights"), self.synthetic_share) if mixing else []
 
     def _on_device(self) -> bool:
         if self.photometry == "auto":

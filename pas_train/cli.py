@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from datamodules.files import within
+from datamodules.pretrain import PretrainDataModule
 from datamodules.sources import check_sources, names_of, placed
 from pas_train import curated, predicting
 from pas_train.checkpointing import Checkpoints
@@ -20,13 +21,14 @@ from pas_train.errors import plainly
 from pas_train.evaluation.evaluation import Evaluation
 from pas_train.evaluation.screening import origin_of_training, screen, screen_before
 from pas_train.fitting import Tracking, evaluate_checkpoint, train
+from pas_train.methods.base import PretrainingMethod
 from pas_train.parsing import ShortErrors
 from pas_train.runs import Run
 from pas_train.throughput import Throughput
 from pas_train.watch import Watch
 from pas_train.weights import check_start, origin_of_start, own_start
 
-NOISE = ("💡 Tip:", "Restoring states from", "Restored all states from")
+NOISE = ("💡 Tip:", "TPU available", "Restoring states from", "Restored all states from")
 
 
 class ShortParser(ShortErrors, LightningArgumentParser):
@@ -84,6 +86,8 @@ class PasCLI(LightningCLI):
         self, model: LightningModule, datamodule: LightningDataModule, ckpt_path: str | None = None, **_: Any
     ) -> None:
         """Curates what is missing, trains what is not trained, judges what is not judged, and writes the report."""
+        if isinstance(model, PretrainingMethod) and isinstance(datamodule, PretrainDataModule):
+            model.check_images(datamodule.image_size)
         if ckpt_path is not None:
             check_weights(model, read_checkpoint(ckpt_path, "to go on from"), ckpt_path)
         built = self.config_init[self.subcommand]
@@ -102,9 +106,13 @@ class PasCLI(LightningCLI):
             manifest = curated.run_curation(curation, self.workspace, built.get("pool"), built["trainer"].as_dict())
             if source is None:
                 source = data.source = str(manifest)
-        run = Run(self.workspace, self.plain_config(), source)
-        if hasattr(data, "source") and not run.trained:
+        if isinstance(data, PretrainDataModule):
             check_sources(source)
+        run = Run(self.workspace, self.plain_config(), source)
+        if isinstance(data, PretrainDataModule) and not run.trained:
+            shown = data.check(self.trainer.world_size)
+            if shown and self.trainer.is_global_zero:
+                print(f"{'data':<12}{shown}", flush=True)
         start = Path(ckpt_path) if ckpt_path is not None else run.last
         run.origin = origin_of_training(run.source, run.data_identity, start or own_start(model))
         run.origin = run.origin if start is not None else origin_of_start(model, run.origin)
@@ -140,6 +148,8 @@ class PasCLI(LightningCLI):
         for name in ("knn_bank", "knn_queries", "cache_folder"):
             if getattr(datamodule, name, None) is not None:
                 setattr(datamodule, name, str(within(getattr(datamodule, name), self.workspace)))
+        if getattr(datamodule, "default_cache", "") is None:
+            datamodule.default_cache = self.workspace / "images"  # type: ignore[attr-defined]
         if getattr(datamodule, "source", None) is not None:
             datamodule.source = placed(datamodule.source, self.workspace)  # type: ignore[attr-defined]
 
@@ -165,7 +175,7 @@ def lightning_command(command: str, args: Sequence[str]) -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the throughput says what is slow
     PasCLI(
         trainer_class=Trainer,
-        trainer_defaults={"use_distributed_sampler": False, "logger": False},
+        trainer_defaults={"use_distributed_sampler": False, "logger": False, "enable_model_summary": False},
         save_config_callback=None,
         seed_everything_default=0,
         parser_class=ShortParser,

@@ -16,7 +16,7 @@ import yaml
 from pas_train import curated
 from pas_train.parsing import Parser, accept_sections, section_parser
 
-OTHERS = ("model", "data", "evaluation", "tracking", "checkpoint", "ckpt_path", "weights_only")
+OTHERS = ("model", "data", "evaluation", "tracking", "checkpoint", "watch", "throughput", "ckpt_path", "weights_only")
 
 
 def _parse_curation(args: Sequence[str], description: str, *extra: tuple[str, dict[str, Any]]) -> tuple[Any, Any, Any]:

@@ -150,6 +150,8 @@ def judge(cli: "PasCLI", model: LightningModule, run: Run, screening: Screening)
     untrained = copy.deepcopy(trained)
     if run.untrained.exists():
         untrained.load_state_dict(torch.load(run.untrained, map_location="cpu"))
+    if cli.config_init[cli.subcommand]["evaluation"].datasets:
+        print("evaluation  starts", flush=True)
     start = started_backbone(trained, run.untrained.with_name("start.pt"))
     figures = evaluate(cli, model, trained, untrained, start)
     return run.write_results(figures, {"evaluation": cli.plain_config().get("evaluation")}, screening)
@@ -172,7 +174,11 @@ def evaluate_checkpoint(cli: "PasCLI", model: LightningModule, ckpt_path: str | 
     checkpoint = load_weights(model, ckpt_path, "to evaluate")
     evaluation = cli.config_init[cli.subcommand]["evaluation"]
     if not evaluation.datasets:
-        raise ValueError("evaluation.datasets is empty; name the labelled images to judge the backbone on")
+        raise ValueError(
+            "evaluation.datasets is empty; name the labelled images to judge the backbone on, such as "
+            "--evaluation.datasets '[{name: food, train: DIR, test: DIR}]': folders of class folders, or CSVs of path "
+            "and label"
+        )
     path = Path(str(ckpt_path))
     screening = screen(evaluation, cli.workspace, origin_of_checkpoint(checkpoint, path))
     if cli.trainer.is_global_zero:
@@ -182,7 +188,7 @@ def evaluate_checkpoint(cli: "PasCLI", model: LightningModule, ckpt_path: str | 
         path = figures_path(str(ckpt_path), cli.workspace)
         step = checkpoint["global_step"]
         write_json(path, {"checkpoint": ckpt_path, "step": step, "screening": screening, "evaluation": figures})
-        print(summary.accuracies(figures, screening))
+        print(summary.accuracies(figures, screening, "published" if step is None else "trained"))
         print(f"figures     {path}")
 
 

@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class Head(nn.Sequential):
     """Layers that take the rows of several views at once, as if one view after the other went through them."""
 
-    def forward(self, rows: Tensor, views: int = 1) -> Tensor:  # type: ignore[override]
+    def forward(self, rows: Tensor, views: int = 1) -> Tensor:
         """The outputs of rows [views * B, D], view after view; each view is a batch of its own for BatchNorm.
 
         Linears see all rows together: a small batch costs them as much as a large one, and their gradients need not

@@ -1,5 +1,6 @@
 """The short table at the end of `fit`."""
 
+import csv
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 from pas_train.runs import Run
 
 BACKBONES = (("pixels", "raw pixels"), ("untrained", "untrained"), ("start", "start"), ("trained", "trained"))
+LAST = (
+    ("train/loss", "loss {:.3f}"), ("val/knn_top1", "online k-NN {:.1f} %"), ("train/rankme", "effective rank {:.0f}"),
+)  # fmt: skip
 SCORES = (("ood", "bank"), ("ood_general", "general bank"), ("text_gap", "text"), ("removal_order", "order of removal"))
 
 
@@ -16,6 +20,8 @@ def table(figures: dict[str, Any] | None, run: Run, report: Path | None, tracked
     if figures is not None:
         lines += [_funnel(figures["funnel"]), *_against_answer(figures.get("answer") or {})]
     results = run.results or {}
+    trained = _training(run)
+    lines += [trained] if trained else []
     text = accuracies(results.get("evaluation", {}), results.get("screening"))
     lines += [text] if text else []
     lines.append(f"{'run':<12}{run.folder}")
@@ -31,12 +37,30 @@ def _funnel(funnel: list[dict[str, Any]]) -> str:
     return f"{'images':<12}{steps}"
 
 
-def accuracies(evaluation: dict[str, Any], screening: dict[str, Any] | None = None) -> str:
+def _training(run: Run) -> str:
+    """How the training ended, by the last figures of its metrics.csv; empty where it logged none."""
+    last: dict[str, float] = {}
+    path = run.folder / "metrics.csv"
+    if path.exists():
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                last |= {name: float(value) for name, value in row.items() if name and value}
+    if "val/knn_top1" in last:
+        last["val/knn_top1"] *= 100
+    parts = [text.format(last[name]) for name, text in LAST if name in last]
+    return f"{'training':<12}{int(last['step']) + 1} steps, {', '.join(parts)}" if parts else ""
+
+
+def accuracies(evaluation: dict[str, Any], screening: dict[str, Any] | None = None, judged: str = "trained") -> str:
     """A table of accuracies: a line per data set and protocol, a column per backbone.
 
+    judged: what the backbone that was evaluated is called.
     Marked are the data sets whose test images were not kept out of the training, as far as is known.
     """
-    shown = [(key, title) for key, title in BACKBONES if any(key in backbones for backbones in evaluation.values())]
+    titles = dict(BACKBONES) | {"trained": judged}
+    shown = [
+        (key, title) for key, title in titles.items() if any(key in backbones for backbones in evaluation.values())
+    ]
     lines = []
     for name, backbones in evaluation.items():
         for protocol, label in (("knn", "k-NN"), ("linear", "linear")):

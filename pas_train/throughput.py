@@ -1,6 +1,7 @@
 """How fast a training goes, what it waits for, and a line of progress where there is no terminal for a bar."""
 
 import copy
+import os
 import resource
 import sys
 import time
@@ -217,15 +218,18 @@ class Throughput(Callback):
 
     def _data_path(self, span: "_Span", trainer: Trainer) -> str:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        workers = getattr(data, "num_workers", None)
-        remedies = [f"raise data.num_workers (now {'null: one a core' if workers is None else workers})"]
-        if getattr(data, "short_side", 0) is None:
-            remedies.append("set data.short_side 256 to 320, which re-encodes the images once")
-        if getattr(data, "photometry", "device") != "device" and trainer.strategy.root_device.type == "cuda":
-            remedies.append("set data.photometry device")
+        workers, cores = getattr(data, "num_workers", None), len(os.sched_getaffinity(0)) // trainer.num_devices
+        remedies = []
+        if workers is not None and workers < cores:
+            remedies.append(f"set data.num_workers to {cores} (it is {workers})")
+        if getattr(data, "shrinking", False) is None:
+            remedies.append("set data.short_side to 256 or 320, which re-encodes the images once")
+        if getattr(data, "photometry", "") == "worker" and trainer.strategy.root_device.type == "cuda":
+            remedies.append("set data.photometry to device")
+        remedies.append("give the training more cores")
         return (
-            f"The data path is the limit: {100 * span.waited / span.seconds:.0f} % of the time the model waited for "
-            f"images. To go faster, {', or '.join(remedies)}"
+            f"The data path is the limit: the model waited for images {100 * span.waited / span.seconds:.0f} % of the "
+            f"time (throughput.data_limit is {100 * self.data_limit:.0f} %). To go faster, {', or '.join(remedies)}"
         )
 
 

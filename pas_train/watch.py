@@ -208,10 +208,11 @@ class Watch(Callback):
         self._losses = []
         if bool(finite.all()):
             return
+        # The loss of step n is that of the weights after n - 1 steps: what was saved then is no good either.
         first = trainer.global_step - count + int((~finite).int().argmax()) + 1
         raise ValueError(
             f"The loss is not a finite number at step {first}, epoch {first / trainer.num_training_batches:.2f}. "
-            f"{remedy(module)}, or use trainer.precision 32-true. {goes_on(trainer, first - 1)}"
+            f"{remedy(module)}, or use trainer.precision 32-true. {goes_on(trainer, first - 2)}"
         )
 
 
@@ -230,7 +231,7 @@ def goes_on(trainer: Trainer, step: int | None) -> str:
         points |= restart_points(Path(folder)) if folder is not None and Path(folder).is_dir() else {}
     good = [number for number in points if step is not None and number <= step]
     if not good:
-        return "No checkpoint was saved before, so the training starts again"
+        return "No good checkpoint was saved before, so the training has to start again"
     return (
         f"The last good checkpoint is {points[max(good)]}: `fit` with changed settings and --ckpt_path goes on from it"
     )

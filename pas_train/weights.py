@@ -118,11 +118,12 @@ def is_published(path: str | Path) -> bool:
 
 
 def figures_path(path: str, workspace: Path) -> Path:
-    """Where the figures of --ckpt_path are kept: beside a file, in the workspace for what is no file."""
-    if of_timm(path) or path.startswith(HUB):
-        name = path.removeprefix(HUB).replace("/", "-").replace(":", "-")
-        return workspace / "evaluation" / f"{name}.evaluation.json"
-    return Path(path).with_suffix(".evaluation.json")
+    """Where the figures of --ckpt_path are kept: beside a training's checkpoint, else in the workspace."""
+    if not is_published(path):
+        return Path(path).with_suffix(".evaluation.json")
+    named = of_timm(path) or path.startswith(HUB)
+    name = path.removeprefix(HUB).replace("/", "-").replace(":", "-") if named else Path(path).stem
+    return workspace / "evaluation" / f"{name}.evaluation.json"
 
 
 @rank_zero_only

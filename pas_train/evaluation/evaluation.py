@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from datamodules.files import within
-from datamodules.labelled import LabelledDataset, read_labelled
+from datamodules.labelled import LabelledDataset, read_labelled, shared_images
 from pas_train.evaluation.features import extract_features
 from pas_train.evaluation.knn import knn_predict
 from pas_train.evaluation.linear import linear_probe
@@ -98,6 +98,13 @@ class Evaluation:
         train = read_labelled(within(item.train, workspace), label_column=item.label_column)
         test = read_labelled(within(item.test, workspace), label_column=item.label_column)
         test = test.aligned(train.classes, f"evaluation.datasets '{item.name}': test")
+        shared = shared_images(train, test)
+        if shared:
+            print(
+                f"{'evaluation':<12}{shared} of {len(test.paths)} test images of '{item.name}' are among its training "
+                "images, and find themselves",
+                flush=True,
+            )
         sets = [LabelledDataset(images, self.image_size or image_size) for images in (train, test)]
         figures: dict[str, Any] = {}
         for name, backbone in backbones.items():

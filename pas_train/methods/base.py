@@ -147,6 +147,15 @@ class PretrainingMethod(LightningModule):
         """Epochs done before this step; the place in both schedules, also after a restart."""
         return self.trainer.global_step / self.steps_per_epoch
 
+    def check_images(self, side: int) -> None:
+        """Raises ValueError where the backbone cannot take images of this side in pixels."""
+        flexible = not self.transformer or getattr(self.backbone, "dynamic_img_size", False)
+        if side != self.image_size and not flexible:
+            raise ValueError(
+                f"model.image_size is {self.image_size}, but data.image_size {side}: a vision transformer is built for "
+                "one size; set both to the same"
+            )
+
     def normalise(self, images: Tensor) -> Tensor:
         """The uint8 images [..., 3, S, S] as floats, less the mean and over the standard deviation of the colours."""
         return (images.to(self.std.dtype) - self.mean) / self.std

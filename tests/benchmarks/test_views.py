@@ -158,4 +158,4 @@ def test_views__large_photos_reduced_while_decoded(tmp_path: Path) -> None:
     spent = [statistics.median(times[1:]) for times in turns]
     gain = statistics.median(a / b for a, b in zip(turns[0][1:], turns[1][1:], strict=True))
     print(f"\n2000 x 1500 px: {spent[0]:.1f} ms an image decoded whole, {spent[1]:.1f} ms reduced, {gain:.2f} times")
-    assert gain >= 1.15
+    assert gain >= 1.1

@@ -238,6 +238,33 @@ def test_pretrain__labelled_sets_for_knn(tmp_path: Path, folder: Path) -> None:
     assert queries[0]["index"].tolist() == [0, 1]
 
 
+def test_pretrain__queries_of_the_bank_are_told(tmp_path: Path, folder: Path, capsys) -> None:
+    for part, seeds in (("bank", (0, 1)), ("queries", (1, 2))):
+        for number in seeds:
+            (tmp_path / part / "a").mkdir(parents=True, exist_ok=True)
+            (tmp_path / part / "a" / f"{part}-{number}.png").write_bytes(encoded(number))
+    data(folder, knn_bank=str(tmp_path / "bank"), knn_queries=str(tmp_path / "queries")).setup("validate")
+    assert "k-NN        1 of 2 images of data.knn_queries are in data.knn_bank too" in capsys.readouterr().out
+
+
+def test_pretrain__says_what_will_be_shown(tmp_path: Path, folder: Path) -> None:
+    assert data(folder).check(2) == "22 images, 5 steps an epoch"
+    (tmp_path / "made").mkdir()
+    for number in range(2):
+        (tmp_path / "made" / f"{number}.png").write_bytes(encoded(100 + number))
+    source = [SourceItem(str(folder), 3.0), SourceItem(str(tmp_path / "made"), 1.0, synthetic=True)]
+    told = data(source).check(1)
+    assert told == "22 + 2 images, 2 of them synthetic, drawn as 75 % of 22 + 25 % of 2, 6 steps an epoch"
+    with pytest.raises(ValueError, match=r"data\.batch_size 4 cannot be shared among 3 devices"):
+        data(folder).check(3)
+
+
+def test_pretrain__a_short_epoch_is_logged(folder: Path) -> None:
+    module = Recorder()
+    fit(module, data(folder))
+    assert module.trainer.log_every_n_steps == 5
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -147,6 +147,7 @@ def test_two_ranks__settings_of_ddp(two_ranks) -> None:
 def test_training__trainers_own_synchronised_norm_is_refused() -> None:
     with pytest.raises(ValueError, match=r"trainer\.sync_batchnorm is true.*model\.sync_batchnorm"):
         train(METHODS["moco-resnet"](), sync_batchnorm=True, strategy="ddp", devices=1)
+    torch.distributed.destroy_process_group()
 
 
 def test_two_ranks__channels_last_of_shards_is_refused(two_ranks) -> None:

@@ -494,7 +494,9 @@ def test_is_published__old_formats_and_names(tmp_path: Path) -> None:
     assert source_of("resnext50_32x4d-1a0047aa.pth") and source_of("other.pth") is None
 
 
-def test_figures_path__beside_a_file_or_in_the_workspace(tmp_path: Path) -> None:
-    assert figures_path("a/b.pth.tar", tmp_path) == Path("a/b.pth.evaluation.json")
+def test_figures_path__beside_a_checkpoint_or_in_the_workspace(tmp_path: Path) -> None:
+    assert figures_path(str(tmp_path / "step=8.ckpt"), tmp_path) == tmp_path / "step=8.evaluation.json"
+    torch.save({"layer.weight": torch.zeros(1)}, tmp_path / "b.pth.tar")  # perhaps in a folder that all share
+    assert figures_path(str(tmp_path / "b.pth.tar"), tmp_path) == tmp_path / "evaluation" / "b.pth.evaluation.json"
     assert figures_path("hf:facebook/dino-vits16", tmp_path).name == "facebook-dino-vits16.evaluation.json"
     assert figures_path("timm:r160_in1k", tmp_path).parent == tmp_path / "evaluation"

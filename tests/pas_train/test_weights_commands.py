@@ -35,7 +35,7 @@ def test_evaluate__official_checkpoint(home: Path, curated: Path, tmp_path: Path
     said = capsys.readouterr().out
     assert "weights     r-50-300ep.pth.tar: official MoCo v3, all " in said
     assert "not screened: the backbone was not trained on a data set that was curated here" in " ".join(said.split())
-    told = json.loads((tmp_path / "r-50-300ep.pth.evaluation.json").read_text())
+    told = json.loads((curated / "evaluation" / "r-50-300ep.pth.evaluation.json").read_text())
     assert told["step"] is None and 0 <= told["evaluation"]["cells"]["trained"]["knn"]["top1"] <= 1
     assert pas("validate", home, curated, "--ckpt_path", path) == 0
     assert pas("predict", home, curated, "--ckpt_path", path, "--output", tmp_path / "out") == 0
