@@ -1,8 +1,10 @@
 """Shared fixtures."""
 
 import os
+import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 
@@ -12,6 +14,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_SILENT", "true")
+
+
+LAST_WORDS_S = 10.0  # that a rank has when the other has failed
 
 
 def free_port() -> int:
@@ -49,7 +54,16 @@ def two_ranks() -> Iterator[Callable[[Callable[[int], None]], None]]:
                     sys.stderr.flush()
                     os._exit(code)
             children.append(child)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        assert codes == [0, 0], f"exit codes of the two ranks: {codes}"
+        codes: dict[int, int] = {}
+        failed_at = None
+        while len(codes) < 2:
+            for child in children:
+                if child not in codes and (ended := os.waitpid(child, os.WNOHANG))[0]:
+                    codes[child] = os.waitstatus_to_exitcode(ended[1])
+                    failed_at = time.monotonic() if codes[child] and failed_at is None else failed_at
+                elif child not in codes and failed_at is not None and time.monotonic() > failed_at + LAST_WORDS_S:
+                    os.kill(child, signal.SIGKILL)  # it may wait for ever for one that never came
+            time.sleep(0.02)
+        assert list(codes.values()) == [0, 0], f"exit codes of the two ranks: {[codes[child] for child in children]}"
 
     yield run

@@ -155,7 +155,7 @@ def test_watch__loss_that_is_no_number_on_one_rank_stops_all(two_ranks: Callable
 
     def work(rank: int) -> None:
         module = Goes(no_number if rank else nothing, after=2)
-        with pytest.raises(ValueError, match=r"not a finite number at step 3, .*No checkpoint was saved before"):
+        with pytest.raises(ValueError, match=r"not a finite number at step 3, .*No good checkpoint was saved"):
             train(module, callbacks=[Save()], log_every_n_steps=100, **TWO)
         assert not (tmp_path / "a.ckpt").exists()
 
