@@ -6,9 +6,19 @@ from typing import Any
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
+from datamodules.workers import deaf_from_birth
+
 
 class QuietLoader(DataLoader):
-    """A DataLoader without torch's page on the number of workers; the data module says it with the setting's name."""
+    """A DataLoader without torch's page on the number of workers; the data module says it with the setting's name.
+
+    Its processes can be told by `worker_init_fn=heed_parent_only` to go on after a signal to all of a training.
+    """
+
+    def __iter__(self) -> Any:
+        """An iterator over the batches."""
+        with deaf_from_birth():
+            return super().__iter__()
 
     def check_worker_number_rationality(self) -> None:
         """Nothing to say."""

@@ -2,17 +2,22 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from torch.utils.data import DataLoader
 
+from datamodules.loaders import QuietLoader
 from datamodules.workers import heed_parent_only
 
 pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="signals tell no sender there")
 
 
-def test_heed_parent_only__a_signal_to_all_processes_leaves_the_loading_ones() -> None:
-    loader = DataLoader(range(100), num_workers=1, worker_init_fn=heed_parent_only)
+def test_heed_parent_only__a_signal_to_all_processes_leaves_the_loading_ones(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": range(100)}), tmp_path / "a.parquet", row_group_size=10)
+    pq.read_table(tmp_path / "a.parquet")  # starts Arrow's threads, from now on in every forked process too
+    loader = QuietLoader(range(100), num_workers=1, worker_init_fn=heed_parent_only)
     batches = iter(loader)
     next(batches)
     (process,) = batches._workers
@@ -26,7 +31,7 @@ def test_heed_parent_only__a_signal_to_all_processes_leaves_the_loading_ones() -
 
 
 def test_heed_parent_only__the_parent_ends_them() -> None:
-    batches = iter(DataLoader(range(100), num_workers=1, worker_init_fn=heed_parent_only, persistent_workers=True))
+    batches = iter(QuietLoader(range(100), num_workers=1, worker_init_fn=heed_parent_only, persistent_workers=True))
     next(batches)
     (process,) = batches._workers
     process.terminate()
