@@ -126,6 +126,7 @@ class PretrainDataModule(LightningDataModule):
         self.rows: ImageSource | None = None
         self.knn_sets: list[LabelledImages] = []
         self._restored: dict[str, Any] | None = None
+        self._images: str | None = None  # identity of the rows
         self._named = self._warned = False  # whether images that cannot be read, and too many workers, were told
 
     def prepare_data(self) -> None:
@@ -245,7 +246,8 @@ class PretrainDataModule(LightningDataModule):
         """What must be the same for a checkpoint to continue on the same batches."""
         if self.rows is None:
             return {}
-        state = {"images": self.rows.fingerprint(), "batch_size": self.batch_size, "seed": self.seed}
+        self._images = self._images or self.rows.fingerprint()  # once: some sources read images for it
+        state = {"images": self._images, "batch_size": self.batch_size, "seed": self.seed}
         mixing = self._mixing()
         return {**state, "mixing": mixing} if mixing else state
 
@@ -275,10 +277,9 @@ class PretrainDataModule(LightningDataModule):
 
     def _sampler(self, rank: int, world_size: int) -> GlobalBatches:
         assert self.rows is not None
-        mixing = self._mixing()
-        if not mixing:
-            return GlobalBatches(len(self.rows), self.batch_size, self.seed, rank, world_size)
         groups = self._groups()
+        if not groups:
+            return GlobalBatches(len(self.rows), self.batch_size, self.seed, rank, world_size)
         images = self.epoch_images or len(self.rows)
         return MixedBatches(groups, images, self.batch_size, self.seed, rank, world_size)
 

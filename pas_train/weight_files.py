@@ -235,8 +235,11 @@ def _read_transformers(name: str, config: Mapping[str, Any], local: bool) -> Pub
     published.left_out += sorted(report["unexpected_keys"])
     try:
         colours = Path(name, "preprocessor_config.json") if local else _download(name, "preprocessor_config.json")
-        settings = json.loads(colours.read_text())
-        published.mean, published.std = tuple(settings["image_mean"]), tuple(settings["image_std"])
-    except (OSError, KeyError, ValueError):  # not every repository has one
-        pass
+        text = colours.read_text()
+    except OSError:  # not every repository has one: nothing is known of the colours then
+        return published
+    settings = json.loads(text)
+    for field in ("mean", "std"):
+        if settings.get(f"image_{field}"):
+            setattr(published, field, tuple(settings[f"image_{field}"]))
     return published

@@ -24,6 +24,17 @@ def save_classes(folder: Path, first: int, count: int = 4) -> Path:
     return folder
 
 
+def save_training(home: Path) -> dict[str, Any]:
+    """35 images and two classes to judge on; returns the yaml of a training on them, without a curation."""
+    (home / "images").mkdir()
+    for number in range(35):
+        picture(number).save(home / "images" / f"{number}.png")
+    sets = [str(save_classes(home / name, first, 2)) for name, first in (("train", 1000), ("test", 2000))]
+    config = settings(home) | {"curation": None, "evaluation": {}, "tracking": {"enabled": False}}
+    config["data"]["init_args"] |= {"source": str(home / "images"), "knn_bank": sets[0], "knn_queries": sets[1]}
+    return config
+
+
 def settings(home: Path) -> dict[str, Any]:
     """The yaml as plain values; `workspace` is left to the test."""
     sets = {"train": str(home / "train"), "test": str(home / "test")}

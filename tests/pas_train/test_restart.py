@@ -13,8 +13,7 @@ from lightning.pytorch import Callback, Trainer
 
 from pas_train.checkpoints import restart_points
 from pas_train.history import read_history
-from tests.pas_train.small_project import pas, run_of, save_classes, settings
-from tests.tiny import picture
+from tests.pas_train.small_project import pas, run_of, save_training
 
 STEPS = 8  # two epochs of 35 images, eight a batch
 
@@ -39,12 +38,7 @@ def at(step: int, name: str) -> list[object]:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images and a yaml for each method; dropped paths draw numbers in every step."""
     home = tmp_path_factory.mktemp("home")
-    (home / "images").mkdir()
-    for number in range(35):
-        picture(number).save(home / "images" / f"{number}.png")
-    sets = [str(save_classes(home / name, first, 2)) for name, first in (("train", 1000), ("test", 2000))]
-    config = settings(home) | {"curation": None, "evaluation": {}, "tracking": {"enabled": False}}
-    config["data"]["init_args"] |= {"source": str(home / "images"), "knn_bank": sets[0], "knn_queries": sets[1]}
+    config = save_training(home)
     config["checkpoint"] = {"every_n_train_steps": 3}
     heads = {"image_size": 32, "projector_hidden": 16, "projector_dim": 8, "warmup_epochs": 1}
     vit = {"depth": 1, "embed_dim": 16, "num_heads": 1, "patch_size": 16, "drop_path_rate": 0.5}

@@ -18,8 +18,7 @@ import pas_train.cli
 import pas_train.methods  # noqa: F401
 from pas_train import slurm
 from tests.conftest import free_port
-from tests.pas_train.small_project import pas, run_of, save_classes, settings
-from tests.tiny import picture
+from tests.pas_train.small_project import pas, run_of, save_training
 
 JOB = {"SLURM_JOB_ID": "4321", "SLURM_JOB_NAME": "pas", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2",
        "SLURM_NNODES": "1", "SLURM_NODEID": "0", "SLURM_NODELIST": "127.0.0.1"}  # fmt: skip
@@ -51,17 +50,12 @@ def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
-    (home / "images").mkdir()
-    for number in range(35):
-        picture(number).save(home / "images" / f"{number}.png")
-    sets = [str(save_classes(home / name, first, 2)) for name, first in (("train", 1000), ("test", 2000))]
-    config = settings(home) | {"curation": None, "evaluation": {}, "tracking": {"enabled": False}}
+    config = save_training(home)
     config["trainer"] |= {"devices": "auto", "max_epochs": 2}
     # A transformer: batch norms, which the two tasks do together, are only in its heads.
     vit = {"depth": 1, "embed_dim": 16, "num_heads": 1, "patch_size": 16}
     config["model"]["init_args"] |= {"backbone": "vit_tiny_patch16_224", "backbone_options": vit, "small_images": False}
-    config["data"]["init_args"] |= {"source": str(home / "images"), "batch_size": 4, "knn_bank": sets[0]}
-    config["data"]["init_args"]["knn_queries"] = sets[1]
+    config["data"]["init_args"]["batch_size"] = 4
     (home / "small.yaml").write_text(yaml.safe_dump(config))
     return home
 

@@ -1,5 +1,6 @@
 """A small training for tests of the methods: tiny backbones, fixed batches, a record of what is logged."""
 
+import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
@@ -17,6 +18,16 @@ BATCH, STEPS_PER_EPOCH, EPOCHS = 8, 5, 2
 # How far ten steps may be from those of a plain loop. In float32 each order of sums rounds in another way, and steps
 # make more of it; in float64 only the loss is float32, so that what is left is its rounding.
 PRECISIONS = [("32-true", 1e-5), ("64-true", 2e-6)]
+
+
+def assert_same_ten_steps(method, recipe: dict, reference, precision: str, tolerance: float) -> None:
+    """A method's ten steps have the losses of a plain loop, reference(module, recipe, dtype), and move."""
+    module = method(**recipe)
+    expected = reference(module, recipe, torch.float64 if precision == "64-true" else torch.float32)
+    losses = [step["train/loss"] for step in train(module, precision=precision).steps]
+    assert losses == pytest.approx(expected, abs=tolerance, rel=0)
+    unmoved = train(method(**{**recipe, "base_lr": 0})).steps
+    assert abs(losses[-1] - unmoved[-1]["train/loss"]) > 1e-3
 
 
 def batches(count: int = STEPS_PER_EPOCH, size: int = 16) -> list[dict[str, torch.Tensor]]:

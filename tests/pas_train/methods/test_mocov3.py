@@ -26,6 +26,7 @@ from tests.pas_train.methods.small_training import (
     STEPS_PER_EPOCH,
     VIT,
     Record,
+    assert_same_ten_steps,
     batches,
     train,
 )
@@ -103,12 +104,7 @@ def reference_losses(module: MoCoV3, recipe: dict, dtype: torch.dtype) -> list[f
 @pytest.mark.parametrize(("precision", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("name", RECIPES)
 def test_moco_v3__ten_steps_equal_a_plain_loop(name: str, precision: str, tolerance: float) -> None:
-    module = MoCoV3(**RECIPES[name])
-    expected = reference_losses(module, RECIPES[name], torch.float64 if precision == "64-true" else torch.float32)
-    losses = [step["train/loss"] for step in train(module, precision=precision).steps]
-    assert losses == pytest.approx(expected, abs=tolerance, rel=0)
-    unmoved = train(MoCoV3(**{**RECIPES[name], "base_lr": 0})).steps
-    assert abs(losses[-1] - unmoved[-1]["train/loss"]) > 1e-3
+    assert_same_ten_steps(MoCoV3, RECIPES[name], reference_losses, precision, tolerance)
 
 
 def test_moco_v3__heads_of_the_paper() -> None:

@@ -18,6 +18,7 @@ from tests.pas_train.methods.small_training import (
     RESNET,
     STEPS_PER_EPOCH,
     VIT,
+    assert_same_ten_steps,
     batches,
     train,
 )
@@ -95,12 +96,7 @@ def reference_losses(module: NNCLR, recipe: dict, dtype: torch.dtype) -> list[fl
 @pytest.mark.parametrize(("precision", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("name", RECIPES)
 def test_nnclr__ten_steps_equal_a_plain_loop(name: str, precision: str, tolerance: float) -> None:
-    module = NNCLR(**RECIPES[name])
-    expected = reference_losses(module, RECIPES[name], torch.float64 if precision == "64-true" else torch.float32)
-    losses = [step["train/loss"] for step in train(module, precision=precision).steps]
-    assert losses == pytest.approx(expected, abs=tolerance, rel=0)
-    unmoved = train(NNCLR(**{**RECIPES[name], "base_lr": 0})).steps
-    assert abs(losses[-1] - unmoved[-1]["train/loss"]) > 1e-3
+    assert_same_ten_steps(NNCLR, RECIPES[name], reference_losses, precision, tolerance)
 
 
 def test_nnclr__heads_of_the_paper() -> None:
