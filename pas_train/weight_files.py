@@ -238,7 +238,10 @@ def _read_transformers(name: str, config: Mapping[str, Any], local: bool) -> Pub
         text = colours.read_text()
     except OSError:  # not every repository has one: nothing is known of the colours then
         return published
-    settings = json.loads(text)
+    try:
+        settings = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"its preprocessor_config.json cannot be read ({error})") from error
     for field in ("mean", "std"):
         if settings.get(f"image_{field}"):
             setattr(published, field, tuple(settings[f"image_{field}"]))

@@ -167,6 +167,9 @@ def test_load_start__transformers_with_other_colours(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"set model\.mean to \[0\.5, 0\.5, 0\.5\]") as warned:
         started(tmp_path)
     assert len(warned) == 1
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5')
+    with pytest.raises(ValueError, match=r"model\.weights: .*preprocessor_config\.json cannot be read"):
+        started(tmp_path)
 
 
 @pytest.mark.parametrize("weights", ["timm", "timm:r160_in1k", "hf:timm/test_vit.r160_in1k"])
