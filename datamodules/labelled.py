@@ -1,6 +1,7 @@
 """Labelled images: a folder of class folders, or a CSV of paths and labels."""
 
 import csv
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from datamodules.decoding import PILLOW_MAX_PIXELS, ImageLimits, RefusedImage, decode_rgb
+from datamodules.decoding import PILLOW_MAX_PIXELS, ImageLimits, RefusedImage
+from datamodules.image_source import ImageSource
 from datamodules.indexing import IMAGE_ENDINGS, walk_files
 
 # Evaluation sets are taken as they are: everything that can be decoded counts.
@@ -19,13 +21,56 @@ HEAD_BYTES = 16_384  # of files that have as many: past a photo's tables, where 
 LONGEST = 64  # times its short side, of an image that is resized whole
 
 
+class ImageFiles(ImageSource):
+    """Image files, one a row."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, row: int) -> bytes:
+        """The file's bytes."""
+        return self.paths[row].read_bytes()
+
+    def describe(self, row: int) -> str:
+        """The file's path."""
+        return str(self.paths[row])
+
+    def fingerprint(self) -> str:
+        """Of all paths with their sizes and times of change, so that an edited file is noticed without reading it."""
+        digest = hashlib.sha256()
+        for path in self.paths:
+            try:
+                told = path.stat()
+                digest.update(f"{path}\0{told.st_size}\0{told.st_mtime_ns}\n".encode())
+            except OSError:  # who reads it will say so
+                digest.update(f"{path}\n".encode())
+        return digest.hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class LabelledImages:
-    """paths: files; labels: int64 [N], places in classes; classes: sorted names."""
+    """source: images by row; labels: int64 [N], places in classes; classes: sorted names."""
 
-    paths: list[Path]
+    source: ImageSource
     labels: np.ndarray
     classes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The image files; none where the images are stored in another way."""
+        return self.source.paths if isinstance(self.source, ImageFiles) else []
+
+    def fingerprint(self) -> str:
+        """Identity of images, labels and classes."""
+        digest = hashlib.sha256(self.source.fingerprint().encode())
+        digest.update("\n".join(self.classes).encode() + np.ascontiguousarray(self.labels).tobytes())
+        return digest.hexdigest()[:16]
 
     def aligned(self, classes: Sequence[str], name: str = "test") -> "LabelledImages":
         """The same images with labels counted in another set's classes. Raises ValueError for unknown classes."""
@@ -34,7 +79,7 @@ class LabelledImages:
             raise ValueError(f"the {name} images have classes that the training images lack: {', '.join(unknown[:8])}")
         place = {label: number for number, label in enumerate(classes)}
         moved = np.array([place[label] for label in self.classes], np.int64)[self.labels]
-        return LabelledImages(self.paths, moved, list(classes))
+        return LabelledImages(self.source, moved, list(classes))
 
 
 def read_labelled(
@@ -65,7 +110,7 @@ def read_labelled(
     classes = sorted({label for _, label in pairs})
     place = {label: number for number, label in enumerate(classes)}
     labels = np.array([place[label] for _, label in pairs], np.int64)
-    return LabelledImages([file for file, _ in pairs], labels, classes)
+    return LabelledImages(ImageFiles([file for file, _ in pairs]), labels, classes)
 
 
 def _read_csv(path: Path, key: str, path_column: str, label_column: str) -> list[tuple[Path, str]]:
@@ -128,14 +173,14 @@ class LabelledDataset(Dataset):
         self.images, self.image_size, self.square = images, image_size, square
 
     def __len__(self) -> int:
-        return len(self.images.paths)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        path = self.images.paths[index]
         try:
-            pixels = decode_rgb(path.read_bytes(), LIMITS)
+            pixels = self.images.source.pixels(index, LIMITS)
         except RefusedImage as error:
-            raise ValueError(f"evaluation image {path} cannot be used ({error}); repair or remove it") from None
+            name = self.images.source.describe(index)
+            raise ValueError(f"evaluation image {name} cannot be used ({error}); repair or remove it") from None
         image = centre_crop(pixels, self.image_size, self.square)
         return {"image": image, "label": int(self.images.labels[index]), "index": index}
 

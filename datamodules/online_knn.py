@@ -19,7 +19,7 @@ def read_knn_sets(bank: str, queries: str) -> list[LabelledImages]:
     shared = shared_images(known, asked)
     if shared:
         _tell(
-            f"{'k-NN':<12}{shared} of {len(asked.paths)} images of data.knn_queries are in data.knn_bank too, and find "
+            f"{'k-NN':<12}{shared} of {len(asked)} images of data.knn_queries are in data.knn_bank too, and find "
             "themselves: val/knn_top1 flatters"
         )
     return [known, asked]
@@ -38,7 +38,7 @@ def knn_loaders(
         QuietLoader(
             LabelledDataset(images, image_size),
             batch_size=min(LARGEST_BATCH, max(1, batch_size // world_size)),
-            sampler=RankRows(len(images.paths), rank, world_size),
+            sampler=RankRows(len(images), rank, world_size),
             **options,
         )
         for images in sets

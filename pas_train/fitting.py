@@ -23,6 +23,7 @@ from pas_train.evaluation.screening import (
 )
 from pas_train.history import keep_history
 from pas_train.ranks import meeting_place, to_judge
+from pas_train.results import VERSION
 from pas_train.runs import Run, described
 from pas_train.stopping import StopSignals
 from pas_train.tracking import log_curation, log_results, make_wandb_logger
@@ -187,7 +188,10 @@ def evaluate_checkpoint(cli: "PasCLI", model: LightningModule, ckpt_path: str | 
         figures = evaluate(cli, model, backbone_of(model), None)
         path = figures_path(str(ckpt_path), cli.workspace)
         step = checkpoint["global_step"]
-        write_json(path, {"checkpoint": ckpt_path, "step": step, "screening": screening, "evaluation": figures})
+        write_json(
+            path,
+            {"version": VERSION, "checkpoint": ckpt_path, "step": step, "screening": screening, "evaluation": figures},
+        )
         print(summary.accuracies(figures, screening, "published" if step is None else "trained"))
         print(f"figures     {path}")
 

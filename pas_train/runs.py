@@ -7,6 +7,7 @@ from typing import Any
 
 from datamodules.files import atomic, fingerprint, read_json, sha256_file, write_json
 from datamodules.sources import Sources, names_of, source_items
+from pas_train.results import FILE, VERSION
 
 # Trainer keys that change where and how fast a run goes, not what it learns.
 RUNTIME = ("accelerator", "devices", "num_nodes", "logger", "callbacks", "enable_progress_bar", "log_every_n_steps",
@@ -87,15 +88,21 @@ class Run:
     @property
     def results(self) -> dict[str, Any] | None:
         """results.json, if the evaluation is done."""
-        return read_json(self.folder / "results.json")
+        return read_json(self.folder / FILE)
 
     def write_results(
         self, evaluation: dict[str, Any], settings: dict[str, Any], screening: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Writes results.json. screening: of each data set, whether its test images were kept out of the training."""
-        results = {"run": self.name, "data": {"source": described(self.source), "identity": self.data_identity},
-                   "settings": settings, "screening": screening or {}, "evaluation": evaluation}  # fmt: skip
-        write_json(self.folder / "results.json", results)
+        results = {
+            "version": VERSION,
+            "run": self.name,
+            "data": {"source": described(self.source), "identity": self.data_identity},
+            "settings": settings,
+            "screening": screening or {},
+            "evaluation": evaluation,
+        }
+        write_json(self.folder / FILE, results)
         return results
 
     def save_config(self, text: str) -> None:

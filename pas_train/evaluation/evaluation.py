@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import torch
 from torch import nn
 
 from datamodules.files import within
-from datamodules.labelled import LabelledDataset, read_labelled, shared_images
+from datamodules.labelled import LabelledDataset, LabelledImages, read_labelled, shared_images
 from pas_train.evaluation.features import extract_features
-from pas_train.evaluation.knn import knn_predict
-from pas_train.evaluation.linear import linear_probe
+from pas_train.evaluation.knn import Knn
+from pas_train.evaluation.linear import Linear
+from pas_train.evaluation.protocol import Features, Protocol, Subject
 
 BASELINES = ("pixels", "untrained", "start")
 
@@ -36,18 +38,17 @@ class EvaluationSet:
 
 @dataclass
 class Evaluation:
-    """k-NN and linear probe of a frozen backbone.
+    """What a backbone is judged on, and how.
 
     Args:
         datasets: What to judge on.
         baselines: Beside the backbone: raw pixels, the backbone with random weights, and the start of a training that
             began with other weights (model.weights).
         image_size: Side of the test images in pixels; null takes the model's.
-        knn_k: Neighbours (paper: 1).
-        linear_epochs: Of the linear probe (paper: 100); 0 leaves it out.
         batch_size: Images per batch.
         num_workers: Loader processes.
-        seed: Of the probe.
+        knn: Nearest neighbours; null leaves it out.
+        linear: Linear probe; null leaves it out.
         allow_unscreened: Judges also on test images that a data set that was curated here was not screened against;
             the figures are marked.
     """
@@ -55,12 +56,15 @@ class Evaluation:
     datasets: list[EvaluationSet] = field(default_factory=list)
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
     image_size: int | None = None
-    knn_k: int = 1
-    linear_epochs: int = 100
     batch_size: int = 128
     num_workers: int = 0
-    seed: int = 0
+    knn: Knn | None = field(default_factory=Knn)
+    linear: Linear | None = field(default_factory=Linear)
     allow_unscreened: bool = False
+
+    def protocols(self) -> list[Protocol]:
+        """Those that are not left out."""
+        return [one for one in (self.knn, self.linear) if one is not None]
 
     def check(self, workspace: Path, made: bool = False) -> None:
         """Raises for unknown baselines and missing files. made: files in the workspace are still to be made."""
@@ -101,21 +105,30 @@ class Evaluation:
         shared = shared_images(train, test)
         if shared:
             print(
-                f"{'evaluation':<12}{shared} of {len(test.paths)} test images of '{item.name}' are among its training "
+                f"{'evaluation':<12}{shared} of {len(test)} test images of '{item.name}' are among its training "
                 "images, and find themselves",
                 flush=True,
             )
-        sets = [LabelledDataset(images, self.image_size or image_size) for images in (train, test)]
+        size = self.image_size or image_size
         figures: dict[str, Any] = {}
         for name, backbone in backbones.items():
-            (x, y), (queries, answers) = (
-                extract_features(backbone, images, mean, std, device, self.batch_size, self.num_workers)
-                for images in sets
-            )
-            predicted = knn_predict(x, y, queries, k=min(self.knn_k, len(x)))
-            figures[name] = {"knn": {"top1": float((predicted == answers).mean())}}
-            if self.linear_epochs:
-                kind = "adamw" if backbone is not None and hasattr(backbone, "pos_embed") else "sgd"
-                top1 = linear_probe(x, y, queries, answers, kind, self.linear_epochs, seed=self.seed)  # type: ignore[arg-type]
-                figures[name]["linear"] = {"top1": top1}
+
+            @cache
+            def features(backbone: nn.Module | None = backbone) -> tuple[Features, Features]:
+                return tuple(self._features(backbone, images, mean, std, device, size) for images in (train, test))  # type: ignore[return-value]
+
+            subject = Subject(
+                item.name, backbone, train, test, features, size, mean, std, device, workspace, {}, self.batch_size,
+                self.num_workers,
+            )  # fmt: skip
+            figures[name] = {}
+            for protocol in self.protocols():
+                figures[name] |= protocol.judge(subject)
         return figures
+
+    def _features(
+        self, backbone: nn.Module | None, images: LabelledImages, mean: Sequence[float], std: Sequence[float],
+        device: torch.device, image_size: int,
+    ) -> Features:  # fmt: skip
+        dataset = LabelledDataset(images, image_size)
+        return extract_features(backbone, dataset, mean, std, device, self.batch_size, self.num_workers)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from pas_train.evaluation.protocol import Features
 from pas_train.speed import not_compiled
 
 
@@ -14,8 +15,8 @@ from pas_train.speed import not_compiled
 def extract_features(
     backbone: nn.Module | None, dataset: Dataset, mean: Sequence[float], std: Sequence[float], device: torch.device,
     batch_size: int = 128, num_workers: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """(float32 [N, D], int64 [N] labels) of a dataset of {"image": uint8 [3, S, S], "label"}.
+) -> Features:  # fmt: skip
+    """Features and labels of a dataset of {"image": uint8 [3, S, S], "label"}.
 
     The backbone runs in eval mode, float32. None stands for the raw pixels, flattened, as features. mean, std: of
     the colours in [0, 1].
@@ -39,4 +40,4 @@ def extract_features(
         labels.append(batch["label"])
     if backbone is not None:
         backbone.train(training)
-    return np.concatenate(features), torch.cat(labels).numpy()
+    return Features(np.concatenate(features), torch.cat(labels).numpy())

@@ -1,5 +1,6 @@
 """k-nearest-neighbour classification by cosine similarity, exact and in blocks."""
 
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -7,10 +8,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pas_train.evaluation.protocol import Figures, Protocol, Subject
+
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 TEST_BLOCK = 1024
 TRAIN_BLOCK = 65536  # a block of similarities is 256 MiB, whatever the size of the data sets
+
+
+@dataclass
+class Knn(Protocol):
+    """k nearest neighbours by cosine similarity.
+
+    Args:
+        k: Neighbours (paper: 1).
+    """
+
+    k: int = 1
+
+    def names(self) -> list[str]:
+        """One figure."""
+        return ["knn"]
+
+    def judge(self, subject: Subject) -> dict[str, Figures]:
+        """Top-1 of the test images by the training images' labels."""
+        train, test = subject.features()
+        predicted = knn_predict(train.values, train.labels, test.values, k=min(self.k, len(train.values)))
+        return {"knn": {"top1": float((predicted == test.labels).mean())}}
 
 
 def knn_predict(train: Array, train_labels: Array, test: Array, k: int = 1, temperature: float | None = None) -> Array:

@@ -1,12 +1,39 @@
 """Linear probe on frozen features."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from pas_train.evaluation.protocol import Figures, Protocol, Subject
+
+
+@dataclass
+class Linear(Protocol):
+    """Linear probe on frozen features.
+
+    Args:
+        epochs: Over the training images (paper: 100).
+        seed: Of weights and order.
+    """
+
+    epochs: int = 100
+    seed: int = 0
+
+    def names(self) -> list[str]:
+        """One figure."""
+        return ["linear"]
+
+    def judge(self, subject: Subject) -> dict[str, Figures]:
+        """Top-1 of the test images."""
+        train, test = subject.features()
+        kind: Literal["sgd", "adamw"] = "adamw" if subject.transformer else "sgd"
+        features = (train.values, train.labels, test.values, test.labels)
+        return {"linear": {"top1": linear_probe(*features, kind, self.epochs, seed=self.seed)}}
 
 
 def linear_probe(

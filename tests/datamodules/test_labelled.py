@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.labelled import LabelledDataset, LabelledImages, centre_crop, read_labelled
+from datamodules.labelled import ImageFiles, LabelledDataset, LabelledImages, centre_crop, read_labelled
 
 
 def save(path: Path, seed: int = 0, width: int = 60, height: int = 40) -> Path:
@@ -66,7 +66,7 @@ def test_read_labelled__nothing_there(tmp_path: Path) -> None:
 
 
 def test_aligned__labels_counted_in_the_other_classes() -> None:
-    images = LabelledImages([Path("a"), Path("b"), Path("c")], np.array([1, 0, 1]), ["cat", "dog"])
+    images = LabelledImages(ImageFiles([Path("a"), Path("b"), Path("c")]), np.array([1, 0, 1]), ["cat", "dog"])
     moved = images.aligned(["ant", "dog", "cat"])
     assert moved.labels.tolist() == [1, 2, 1] and moved.labels.dtype == np.int64
     assert moved.classes == ["ant", "dog", "cat"]

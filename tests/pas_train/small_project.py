@@ -65,7 +65,7 @@ def settings(home: Path) -> dict[str, Any]:
             "duplicates": {"threshold": 0.95},
             "text": None,
         },
-        "evaluation": {"datasets": [{"name": "cells", **sets}], "linear_epochs": 2},
+        "evaluation": {"datasets": [{"name": "cells", **sets}], "linear": {"epochs": 2}},
         "tracking": {"offline": True},
     }  # fmt: skip
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torch._utils import ExceptionWrapper
 
-from datamodules.labelled import LabelledDataset, LabelledImages, read_labelled
+from datamodules.labelled import ImageFiles, LabelledDataset, LabelledImages, read_labelled
 from pas_train.errors import deliberate, message_of, plainly, reported
 
 
@@ -62,8 +62,8 @@ def from_worker(dataset: LabelledDataset) -> None:
 
 def test_message_of__a_loaders_process(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"<html>404" * 20)
-    broken = LabelledDataset(LabelledImages([tmp_path / "a.png"], np.zeros(1, np.int64), ["a"]), 8)
-    mistaken = LabelledDataset(LabelledImages([], np.zeros(1, np.int64), ["a"]), 8)
+    broken = LabelledDataset(LabelledImages(ImageFiles([tmp_path / "a.png"]), np.zeros(1, np.int64), ["a"]), 8)
+    mistaken = LabelledDataset(LabelledImages(ImageFiles([]), np.zeros(1, np.int64), ["a"]), 8)
     with pytest.raises(ValueError, match="in DataLoader worker process") as caught:
         from_worker(broken)
     assert message_of(caught.value) == (

@@ -7,6 +7,8 @@ from PIL import Image
 from torch import nn
 
 from pas_train.evaluation.evaluation import Evaluation, EvaluationSet
+from pas_train.evaluation.knn import Knn
+from pas_train.evaluation.linear import Linear
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
@@ -46,7 +48,7 @@ def colours(folder: Path, name: str = "colours", **more: str) -> EvaluationSet:
 
 
 def test_evaluation__a_figure_for_every_set_backbone_and_protocol(folder: Path, tmp_path: Path) -> None:
-    evaluation = Evaluation([colours(folder), colours(folder, "again")], linear_epochs=60)
+    evaluation = Evaluation([colours(folder), colours(folder, "again")], linear=Linear(60))
     figures = run(evaluation, tmp_path, Mean(blind=True))
     assert figures["colours"] == figures["again"]
     assert figures["colours"] == {
@@ -57,14 +59,14 @@ def test_evaluation__a_figure_for_every_set_backbone_and_protocol(folder: Path, 
 
 
 def test_evaluation__protocols_and_baselines_can_be_left_out(folder: Path, tmp_path: Path) -> None:
-    evaluation = Evaluation([colours(folder)], baselines=[], linear_epochs=0)
+    evaluation = Evaluation([colours(folder)], baselines=[], linear=None)
     assert run(evaluation, tmp_path, Mean()) == {"colours": {"trained": {"knn": {"top1": 1.0}}}}
-    evaluation = Evaluation([colours(folder)], linear_epochs=0)
+    evaluation = Evaluation([colours(folder)], linear=None)
     assert set(run(evaluation, tmp_path)["colours"]) == {"trained", "pixels"}  # no backbone before training
 
 
 def test_evaluation__more_neighbours_than_images(folder: Path, tmp_path: Path) -> None:
-    figures = run(Evaluation([colours(folder)], [], linear_epochs=0, knn_k=100), tmp_path)
+    figures = run(Evaluation([colours(folder)], [], linear=None, knn=Knn(100)), tmp_path)
     assert figures["colours"]["trained"]["knn"]["top1"] == 1.0  # six votes, three a class: the nearest decides
 
 
@@ -75,7 +77,7 @@ def test_evaluation__sets_as_csv_and_in_the_workspace(folder: Path, tmp_path: Pa
             rows.writerow(["path", "colour"])
             rows.writerows([path, path.parent.name] for path in sorted((folder / name).rglob("*.png")))
     item = EvaluationSet("csv", "workspace:train.csv", "workspace:test.csv", label_column="colour")
-    assert run(Evaluation([item], [], linear_epochs=0), tmp_path)["csv"]["trained"]["knn"]["top1"] == 1.0
+    assert run(Evaluation([item], [], linear=None), tmp_path)["csv"]["trained"]["knn"]["top1"] == 1.0
 
 
 def test_evaluation__test_class_that_training_lacks_is_an_error(folder: Path, tmp_path: Path) -> None:

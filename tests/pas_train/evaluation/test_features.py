@@ -30,7 +30,8 @@ def normalised() -> np.ndarray:
 
 
 def test_extract_features__of_pixels() -> None:
-    features, labels = extract_features(None, Images(), MEAN, STD, CPU, batch_size=3)
+    found = extract_features(None, Images(), MEAN, STD, CPU, batch_size=3)
+    features, labels = found.values, found.labels
     assert features.dtype == np.float32 and labels.dtype == np.int64
     np.testing.assert_allclose(features, normalised().reshape(7, -1), atol=1e-5)
     assert labels.tolist() == Images().labels
@@ -43,7 +44,7 @@ def test_extract_features__of_a_backbone_in_eval_mode() -> None:
     with torch.no_grad():
         expected = backbone[3](backbone[0](torch.from_numpy(normalised()).float()) / (1 + 1e-5) ** 0.5).numpy()
     for size in (1, 3, 128):
-        features, _ = extract_features(backbone, Images(), MEAN, STD, CPU, batch_size=size)
+        features = extract_features(backbone, Images(), MEAN, STD, CPU, batch_size=size).values
         np.testing.assert_allclose(features, expected, atol=1e-5)
     assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
 

@@ -1,0 +1,84 @@
+"""What an evaluation protocol is given, and what it gives back."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from datamodules.labelled import LabelledImages
+
+# Shares in [0, 1], such as top1, or scores; of several seeds also the list of them. All of it goes into results.json.
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Of the images of one split, in their order.
+
+    values: float32 [N, D], of the backbone without a head, not normalised; may be a memory map, so read it in blocks.
+    labels: int64 [N], places in the classes of the training images.
+    """
+
+    values: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One backbone on one labelled data set.
+
+    name: of the data set, for messages. backbone: None stands for raw pixels. train, test: images whose labels count
+    the same classes. features: those of train and test, extracted at the first call. image_size: side of the test
+    images in pixels. mean, std: of the colours in [0, 1]. trainer: the yaml's section, for protocols that train on
+    images. folder: the protocol's own, to go on from after a kill. batch_size, num_workers: of its loaders.
+    """
+
+    name: str
+    backbone: nn.Module | None
+    train: LabelledImages
+    test: LabelledImages
+    features: Callable[[], tuple[Features, Features]]
+    image_size: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    device: torch.device
+    folder: Path
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    batch_size: int = 128
+    num_workers: int = 0
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the training images."""
+        return len(self.train.classes)
+
+    @property
+    def transformer(self) -> bool:
+        """Whether the paper's protocol for vision transformers holds, rather than that for ResNets."""
+        return self.backbone is not None and hasattr(self.backbone, "pos_embed")
+
+
+class Protocol(ABC):
+    """A dataclass whose fields are its settings, all of which count where two results are compared.
+
+    on_images: it trains on images, on all ranks; other protocols judge features, on rank 0 alone.
+    """
+
+    on_images: ClassVar[bool] = False
+
+    @abstractmethod
+    def judge(self, subject: Subject) -> dict[str, Figures]:
+        """Figures by name, such as {"knn": {"top1": 0.5}}: the names of `described`."""
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """The names of its figures."""
+
+    def described(self) -> dict[str, dict[str, Any]]:
+        """The settings behind each of its figures, as plain values."""
+        return {name: asdict(self) for name in self.names()}  # type: ignore[call-overload]

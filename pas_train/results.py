@@ -1,0 +1,46 @@
+"""results.json: what a training was and how its backbone is judged. Read by `compare` and the report; imports no torch.
+
+    version     2
+    run         name of the training, or of the published weights
+    data        source and identity, as checkpoints remember them; of a training also `name`, `images`, `synthetic`
+                (numbers) and `curated` (whether it was made here)
+    training    null for published weights, else `method`, `backbone`, `seed`, `epochs`, `steps`, `batch_size`,
+                `image_size`, `images_seen`, `forward_passes` (of single views through an encoder, momentum encoder
+                included) and `curve`, the online k-NN accuracy: [{"images_seen": int, "top1": share}, ...]
+    labels      `domain`, `group` and `tags` of the run
+    screening   data set -> `screened`, `images`, `unscreened`, `why` (pas_train.evaluation.screening)
+    backbones   backbone -> `title`, `kind` (trained | start | untrained | pixels | published), `architecture`,
+                `identity` (of its weights)
+    protocols   data set -> `train`, `test` (fingerprints), `train_images`, `test_images`, `classes`, `image_size`, and
+                `figures`: name -> the settings behind it
+    evaluation  data set -> backbone -> name -> figures: `top1`, `top5`, `mean_per_class` (shares), `interval` (95 %,
+                of top1 over the test images), of several seeds `seeds` (top1 of each); or a `score`
+    settings    the yaml's `evaluation`
+
+A backbone is `trained`, `start`, `untrained` and `pixels`, or the name of a published one as in evaluation.baselines.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from datamodules.files import read_json
+
+VERSION = 2
+FILE = "results.json"
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The content of a results.json, or of the figures that `evaluate` wrote.
+
+    Raises FileNotFoundError, or ValueError for a file of another version or that is none.
+    """
+    results = read_json(path)
+    if results is None:
+        raise FileNotFoundError(f"{path} does not exist; `fit` writes it at its end, `evaluate` for a checkpoint")
+    if not isinstance(results, dict) or "evaluation" not in results:
+        raise ValueError(f"{path} holds no results of an evaluation")
+    version = results.get("version", 1)
+    if version != VERSION:
+        remedy = "evaluate again with `fit` or `evaluate`" if version < VERSION else "update this program"
+        raise ValueError(f"{path} is of version {version}, this program reads version {VERSION}: {remedy}")
+    return results
