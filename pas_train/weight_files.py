@@ -40,7 +40,7 @@ def read_weights(text: str, key: str, backbone: str) -> tuple[Published, str]:
     if path.is_dir():
         return _read_hub(str(path), key), path.name
     try:
-        return convert(_read_file(path)), path.name
+        return convert(read_tensors(path)), path.name
     except (ValueError, OSError) as error:
         raise ValueError(f"{key}: {path}: {error}") from error
 
@@ -94,7 +94,7 @@ def _find(text: str, key: str) -> Path:
     raise FileNotFoundError(f"{key}: {text} does not exist.{hint}")
 
 
-def _read_file(path: Path) -> Any:
+def read_tensors(path: Path) -> Any:
     """The content of a file of tensors, without running code that it may hold."""
     try:
         if path.suffix == ".safetensors":
@@ -202,7 +202,7 @@ def _download(repository: str, file: str) -> Path:
 
 def _of_timm_repository(name: str, folder: Path | None, config: Mapping[str, Any]) -> Published:
     file = folder / "model.safetensors" if folder is not None else _download(name, "model.safetensors")
-    published = convert(_read_file(file))
+    published = convert(read_tensors(file))
     settings = {**config, **config.get("pretrained_cfg", {})}
     for field in ("mean", "std"):
         if settings.get(field):
