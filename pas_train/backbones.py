@@ -128,3 +128,11 @@ def _use_small_stem(resnet: Any) -> None:
     resnet.conv1 = nn.Conv2d(3, width, 3, stride=1, padding=1, bias=False)
     nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")
     resnet.maxpool = nn.Identity()
+
+
+def backbone_of(model: nn.Module) -> nn.Module:
+    """The part of a method that is evaluated and exported."""
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        raise ValueError(f"model: {type(model).__name__} has no backbone to evaluate; use a class of pas_train.methods")
+    return backbone

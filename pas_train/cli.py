@@ -18,9 +18,10 @@ from pas_train import curated, predicting
 from pas_train.checkpointing import Checkpoints
 from pas_train.checkpoints import check_weights, load_weights, read_checkpoint
 from pas_train.errors import plainly
+from pas_train.evaluating import evaluate_checkpoint
 from pas_train.evaluation.evaluation import Evaluation
 from pas_train.evaluation.screening import origin_of_training, screen, screen_before
-from pas_train.fitting import Tracking, evaluate_checkpoint, train
+from pas_train.fitting import Tracking, train
 from pas_train.methods.base import PretrainingMethod
 from pas_train.parsing import ShortErrors
 from pas_train.runs import Run

@@ -4,30 +4,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
-from torch import nn
 
 from pas_train import curated, summary
+from pas_train.backbones import backbone_of
 from pas_train.checkpoint_io import AtomicCheckpointIO, save_whole
 from pas_train.checkpointing import Checkpoints
-from pas_train.checkpoints import load, load_weights
-from pas_train.evaluation.screening import (
-    RememberDataSet,
-    Screening,
-    origin_of_checkpoint,
-    screen,
-)
+from pas_train.checkpoints import load
+from pas_train.evaluating import judge, write_results
+from pas_train.evaluation.judging import Judged
+from pas_train.evaluation.screening import RememberDataSet, Screening
 from pas_train.history import keep_history
 from pas_train.ranks import meeting_place, to_judge
-from pas_train.results import VERSION
+from pas_train.records import record_of, remember
 from pas_train.runs import Run, described
 from pas_train.stopping import StopSignals
 from pas_train.tracking import log_curation, log_results, make_wandb_logger
-from pas_train.weights import begin, figures_path, started_backbone
+from pas_train.weights import begin
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import WandbLogger
@@ -65,12 +61,16 @@ def train(
         loggers = attach(cli, run, ckpt_path or run.last)
         whole = to_judge(trainer, model)
         if not run.trained:
-            fit(trainer, model, data, run, ckpt_path)
+            fit(cli, model, data, run, ckpt_path)
         meet = meeting_place()
         if zero:
             # A module without a backbone (CLIPN's tower) is trained here too, but there is nothing to judge.
             judged = hasattr(model, "backbone")
-            results = judge(cli, whole, run, screening) if judged else run.write_results({}, {})
+            results = (
+                judge(cli, whole, data, run, screening)
+                if judged
+                else write_results(cli, whole, data, run, {}, Judged())
+            )
             tracked = _track(cli, loggers[1:], results)
         meet()
     if zero:
@@ -114,12 +114,15 @@ def attach(cli: "PasCLI", run: Run, start: str | Path | None) -> list[Logger]:
     return loggers
 
 
-def fit(trainer: Trainer, model: LightningModule, data: LightningDataModule, run: Run, ckpt_path: str | None) -> None:
+def fit(cli: "PasCLI", model: LightningModule, data: LightningDataModule, run: Run, ckpt_path: str | None) -> None:
     """Trains from the given checkpoint, else from the run's last one, else from the start."""
+    trainer: Trainer = cli.trainer
     start = ckpt_path or run.last
     if trainer.is_global_zero:
         if not run.untrained.exists() and hasattr(model, "backbone"):
             save_whole(backbone_of(model).state_dict(), run.untrained)
+        if getattr(data, "rows", None) is not None:
+            remember(run, record_of(cli, model, data, run))
         print(f"training    {f'goes on from {start}' if start else 'starts'}: {run.folder}", flush=True)
     if start is None:
         begin(model, run.untrained.with_name("start.pt"))
@@ -130,70 +133,8 @@ def fit(trainer: Trainer, model: LightningModule, data: LightningDataModule, run
         # Our own checkpoint, or one that the person names: it may hold the state of loaders and callbacks.
         trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=False)
     if trainer.is_global_zero:
+        remember(run, record_of(cli, model, data, run))  # the data module may have opened its images only now
         run.mark_trained(trainer.global_step, trainer.current_epoch)
-
-
-def backbone_of(model: LightningModule) -> nn.Module:
-    """The part of a method that is evaluated and exported."""
-    backbone = getattr(model, "backbone", None)
-    if not isinstance(backbone, nn.Module):
-        raise ValueError(f"model: {type(model).__name__} has no backbone to evaluate; use a class of pas_train.methods")
-    return backbone
-
-
-def judge(cli: "PasCLI", model: LightningModule, run: Run, screening: Screening) -> dict[str, Any]:
-    """Evaluates the trained backbone of a run beside its baselines and writes results.json."""
-    import copy
-
-    if run.last is not None:
-        model.load_state_dict(load(run.last)["state_dict"])
-    trained = backbone_of(model)
-    untrained = copy.deepcopy(trained)
-    if run.untrained.exists():
-        untrained.load_state_dict(torch.load(run.untrained, map_location="cpu"))
-    if cli.config_init[cli.subcommand]["evaluation"].datasets:
-        print("evaluation  starts", flush=True)
-    start = started_backbone(trained, run.untrained.with_name("start.pt"))
-    figures = evaluate(cli, model, trained, untrained, start)
-    return run.write_results(figures, {"evaluation": cli.plain_config().get("evaluation")}, screening)
-
-
-def evaluate(
-    cli: "PasCLI", model: Any, trained: nn.Module, untrained: nn.Module | None, start: nn.Module | None = None
-) -> dict[str, Any]:
-    """The figures of all configured evaluations, in the shape of results.json."""
-    evaluation = cli.config_init[cli.subcommand]["evaluation"]
-    mean = [float(value) / 255 for value in model.mean.flatten()]
-    std = [float(value) / 255 for value in model.std.flatten()]
-    device = cli.trainer.strategy.root_device
-    size = int(getattr(cli.datamodule, "image_size", None) or model.image_size)
-    return evaluation.run(trained, untrained, mean, std, device, cli.workspace, size, start)
-
-
-def evaluate_checkpoint(cli: "PasCLI", model: LightningModule, ckpt_path: str | None) -> None:
-    """The commands `evaluate` and `test`: figures of a checkpoint, printed and kept beside it."""
-    checkpoint = load_weights(model, ckpt_path, "to evaluate")
-    evaluation = cli.config_init[cli.subcommand]["evaluation"]
-    if not evaluation.datasets:
-        raise ValueError(
-            "evaluation.datasets is empty; name the labelled images to judge the backbone on, such as "
-            "--evaluation.datasets '[{name: food, train: DIR, test: DIR}]': folders of class folders, or CSVs of path "
-            "and label"
-        )
-    path = Path(str(ckpt_path))
-    screening = screen(evaluation, cli.workspace, origin_of_checkpoint(checkpoint, path))
-    if cli.trainer.is_global_zero:
-        from datamodules.files import write_json
-
-        figures = evaluate(cli, model, backbone_of(model), None)
-        path = figures_path(str(ckpt_path), cli.workspace)
-        step = checkpoint["global_step"]
-        write_json(
-            path,
-            {"version": VERSION, "checkpoint": ckpt_path, "step": step, "screening": screening, "evaluation": figures},
-        )
-        print(summary.accuracies(figures, screening, "published" if step is None else "trained"))
-        print(f"figures     {path}")
 
 
 def _track(cli: "PasCLI", loggers: list[Logger], results: dict[str, Any]) -> str | None:

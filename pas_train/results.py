@@ -18,6 +18,7 @@
     settings    the yaml's `evaluation`
 
 A backbone is `trained`, `start`, `untrained` and `pixels`, or the name of a published one as in evaluation.baselines.
+What `evaluate --ckpt_path` was given is `trained` also where it is published weights; its kind is `published` then.
 """
 
 from pathlib import Path
@@ -27,6 +28,20 @@ from datamodules.files import read_json
 
 VERSION = 2
 FILE = "results.json"
+
+
+def results_of(
+    run: str, data: dict[str, Any], evaluation: dict[str, Any], training: dict[str, Any] | None = None,
+    labels: dict[str, Any] | None = None, screening: dict[str, Any] | None = None,
+    backbones: dict[str, Any] | None = None, protocols: dict[str, Any] | None = None,
+    settings: dict[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """The content of a results.json."""
+    return {
+        "version": VERSION, "run": run, "data": data, "training": training, "labels": labels or {},
+        "screening": screening or {}, "backbones": backbones or {}, "protocols": protocols or {},
+        "evaluation": evaluation, "settings": settings or {},
+    }  # fmt: skip
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from datamodules.files import atomic, fingerprint, read_json, sha256_file, write_json
 from datamodules.sources import Sources, names_of, source_items
-from pas_train.results import FILE, VERSION
+from pas_train.results import FILE, results_of
 
 # Trainer keys that change where and how fast a run goes, not what it learns.
 RUNTIME = ("accelerator", "devices", "num_nodes", "logger", "callbacks", "enable_progress_bar", "log_every_n_steps",
@@ -86,22 +86,20 @@ class Run:
         write_json(self.folder / "trained.json", {"steps": steps, "epochs": epochs})
 
     @property
+    def length(self) -> tuple[int, int | None]:
+        """Steps and epochs of the training; 0 and None where it has not ended."""
+        told = read_json(self.folder / "trained.json") or {}
+        return int(told.get("steps", 0)), told.get("epochs")
+
+    @property
     def results(self) -> dict[str, Any] | None:
         """results.json, if the evaluation is done."""
         return read_json(self.folder / FILE)
 
-    def write_results(
-        self, evaluation: dict[str, Any], settings: dict[str, Any], screening: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """Writes results.json. screening: of each data set, whether its test images were kept out of the training."""
-        results = {
-            "version": VERSION,
-            "run": self.name,
-            "data": {"source": described(self.source), "identity": self.data_identity},
-            "settings": settings,
-            "screening": screening or {},
-            "evaluation": evaluation,
-        }
+    def write_results(self, evaluation: dict[str, Any], **parts: Any) -> dict[str, Any]:
+        """Writes results.json; parts: its other entries (pas_train.results)."""
+        data = {"source": described(self.source), "identity": self.data_identity, **parts.pop("data", {})}
+        results = results_of(self.name, data, evaluation, **parts)
         write_json(self.folder / FILE, results)
         return results
 

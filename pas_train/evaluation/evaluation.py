@@ -1,20 +1,13 @@
 """What a backbone is judged on."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
 
 from datamodules.files import within
-from datamodules.labelled import LabelledDataset, LabelledImages, read_labelled, shared_images
-from pas_train.evaluation.features import extract_features
+from datamodules.labelled import LabelledImages, read_labelled, shared_images
 from pas_train.evaluation.knn import Knn
 from pas_train.evaluation.linear import Linear
-from pas_train.evaluation.protocol import Features, Protocol, Subject
+from pas_train.evaluation.protocol import Protocol
 
 BASELINES = ("pixels", "untrained", "start")
 
@@ -34,6 +27,20 @@ class EvaluationSet:
     train: str
     test: str
     label_column: str = "label"
+
+    def read(self, workspace: Path) -> tuple[LabelledImages, LabelledImages]:
+        """Training and test images, whose labels count the same classes. Raises ValueError or FileNotFoundError."""
+        train = read_labelled(within(self.train, workspace), label_column=self.label_column)
+        test = read_labelled(within(self.test, workspace), label_column=self.label_column)
+        test = test.aligned(train.classes, f"evaluation.datasets '{self.name}': test")
+        shared = shared_images(train, test)
+        if shared:
+            print(
+                f"{'evaluation':<12}{shared} of {len(test)} test images of '{self.name}' are among its training "
+                "images, and find themselves",
+                flush=True,
+            )
+        return train, test
 
 
 @dataclass
@@ -64,7 +71,8 @@ class Evaluation:
 
     def protocols(self) -> list[Protocol]:
         """Those that are not left out."""
-        return [one for one in (self.knn, self.linear) if one is not None]
+        sections = (getattr(self, one.name) for one in fields(self))
+        return [section for section in sections if isinstance(section, Protocol)]
 
     def check(self, workspace: Path, made: bool = False) -> None:
         """Raises for unknown baselines and missing files. made: files in the workspace are still to be made."""
@@ -78,57 +86,3 @@ class Evaluation:
                         f"evaluation.datasets: {within(path, workspace)} of '{item.name}' does not exist; "
                         "give a folder of class folders or a CSV"
                     )
-
-    def run(
-        self, trained: nn.Module, untrained: nn.Module | None, mean: Sequence[float], std: Sequence[float],
-        device: torch.device, workspace: Path, image_size: int, start: nn.Module | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
-        """{data set: {backbone: {protocol: {"top1": share}}}} with backbones trained, start, untrained and pixels."""
-        backbones: dict[str, nn.Module | None] = {"trained": trained}
-        if "start" in self.baselines and start is not None:
-            backbones["start"] = start
-        if "untrained" in self.baselines and untrained is not None:
-            backbones["untrained"] = untrained
-        if "pixels" in self.baselines:
-            backbones["pixels"] = None
-        return {
-            item.name: self._judge(item, backbones, mean, std, device, workspace, image_size) for item in self.datasets
-        }
-
-    def _judge(
-        self, item: EvaluationSet, backbones: dict[str, nn.Module | None], mean: Sequence[float],
-        std: Sequence[float], device: torch.device, workspace: Path, image_size: int,
-    ) -> dict[str, Any]:  # fmt: skip
-        train = read_labelled(within(item.train, workspace), label_column=item.label_column)
-        test = read_labelled(within(item.test, workspace), label_column=item.label_column)
-        test = test.aligned(train.classes, f"evaluation.datasets '{item.name}': test")
-        shared = shared_images(train, test)
-        if shared:
-            print(
-                f"{'evaluation':<12}{shared} of {len(test)} test images of '{item.name}' are among its training "
-                "images, and find themselves",
-                flush=True,
-            )
-        size = self.image_size or image_size
-        figures: dict[str, Any] = {}
-        for name, backbone in backbones.items():
-
-            @cache
-            def features(backbone: nn.Module | None = backbone) -> tuple[Features, Features]:
-                return tuple(self._features(backbone, images, mean, std, device, size) for images in (train, test))  # type: ignore[return-value]
-
-            subject = Subject(
-                item.name, backbone, train, test, features, size, mean, std, device, workspace, {}, self.batch_size,
-                self.num_workers,
-            )  # fmt: skip
-            figures[name] = {}
-            for protocol in self.protocols():
-                figures[name] |= protocol.judge(subject)
-        return figures
-
-    def _features(
-        self, backbone: nn.Module | None, images: LabelledImages, mean: Sequence[float], std: Sequence[float],
-        device: torch.device, image_size: int,
-    ) -> Features:  # fmt: skip
-        dataset = LabelledDataset(images, image_size)
-        return extract_features(backbone, dataset, mean, std, device, self.batch_size, self.num_workers)

@@ -62,6 +62,7 @@ class PretrainingMethod(LightningModule):
 
     mean: Tensor
     std: Tensor
+    passes_per_image = 2  # of its views through encoders, a momentum encoder's too
 
     def __init__(
         self,

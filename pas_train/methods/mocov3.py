@@ -33,6 +33,8 @@ class MoCoV3(PretrainingMethod):
         common: what every method takes, see `PretrainingMethod`.
     """
 
+    passes_per_image = 4
+
     def __init__(
         self,
         backbone: str = "vit_base_patch16_224",

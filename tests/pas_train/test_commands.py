@@ -18,6 +18,7 @@ import yaml
 from datamodules.decoding import decode_rgb
 from datamodules.labelled import LIMITS, centre_crop
 from pas_train.methods import MoCoV3
+from pas_train.results import read_results
 from tests.pas_train.small_project import last, pas, run_of, settings
 
 STEPS = 10  # two epochs of 40 kept images, eight a batch
@@ -143,15 +144,15 @@ def test_curate__takes_the_config_of_a_run(fitted: Path, curated: Path, tmp_path
 
 
 def test_evaluate__gives_the_figures_of_fit(home: Path, fitted: Path, capsys: Said) -> None:
-    results = json.loads((run_of(fitted) / "results.json").read_text())["evaluation"]
+    results = read_results(run_of(fitted) / "results.json")
+    assert list(results["backbones"]) == ["trained", "untrained", "pixels"]
     for command in ("evaluate", "test"):
         assert pas(command, home, fitted, "--ckpt_path", last(fitted)) == 0
         path = last(fitted).with_suffix(".evaluation.json")
-        figures = json.loads(path.read_text())
+        figures = read_results(path)
         path.unlink()
-        assert figures["step"] == STEPS and figures["evaluation"]["cells"] == {
-            name: results["cells"][name] for name in ("trained", "pixels")
-        }
+        assert figures.pop("step") == STEPS and Path(figures.pop("checkpoint")) == last(fitted)
+        assert figures == results
         assert "k-NN cells" in capsys.readouterr().out
 
 

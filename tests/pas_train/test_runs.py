@@ -52,7 +52,7 @@ def test_run__of_several_data_sets(tmp_path: Path) -> None:
     assert Run(tmp_path, CONFIG, [SourceItem(full, 3.0)]).name == Run(tmp_path, CONFIG, full).name
     manifests[1].write_bytes(b"other images")
     assert Run(tmp_path, CONFIG, [full, mini]).name != run.name
-    results = Run(tmp_path, CONFIG, [full, SourceItem(mini, synthetic=True)]).write_results({}, {})
+    results = Run(tmp_path, CONFIG, [full, SourceItem(mini, synthetic=True)]).write_results({})
     assert results["data"]["source"] == [full, {"source": mini, "weight": None, "synthetic": True}]
 
 
@@ -89,7 +89,7 @@ def test_run__knows_how_far_it_is(tmp_path: Path) -> None:
     torch.save({"global_step": 4}, run.checkpoints / "last.ckpt")
     assert run.last == run.checkpoints / "last.ckpt" and not run.trained
     run.mark_trained(10, 2)
-    run.write_results({"cells": {"trained": {"knn": {"top1": 0.5}}}}, {"evaluation": {"knn": {"k": 1}}})
+    run.write_results({"cells": {"trained": {"knn": {"top1": 0.5}}}}, settings={"knn": {"k": 1}})
     run.save_config("seed_everything: 0\n")
     again = Run(tmp_path, CONFIG, None)
     assert again.trained and again.results is not None

@@ -55,7 +55,7 @@ def test_accuracies__say_why_and_how_the_training_started() -> None:
 
 def test_table__tells_the_funnel_the_answer_and_the_places(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    run.write_results(EVALUATION, {})
+    run.write_results(EVALUATION)
     text = table(FIGURES, run, tmp_path / "report.html", "https://wandb.example/1")
     assert "images      collected 100 -> kept 60" in text
     assert "duplicates  recall 0.988, precision 1.000 of 120 pairs of copies" in text

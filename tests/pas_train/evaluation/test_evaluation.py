@@ -1,12 +1,15 @@
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
+from pas_train.evaluation.candidates import Candidate
 from pas_train.evaluation.evaluation import Evaluation, EvaluationSet
+from pas_train.evaluation.judging import Judging
 from pas_train.evaluation.knn import Knn
 from pas_train.evaluation.linear import Linear
 
@@ -40,7 +43,13 @@ class Mean(nn.Module):
 
 
 def run(evaluation: Evaluation, workspace: Path, untrained: nn.Module | None = None) -> dict:
-    return evaluation.run(Mean(), untrained, MEAN, STD, torch.device("cpu"), workspace, 8)
+    backbones: list[tuple[Any, nn.Module | None]] = [("trained", Mean()), ("untrained", untrained), ("pixels", None)]
+    candidates = [
+        Candidate(name, name, name, "mean", None if backbone is None else lambda one=backbone: one, MEAN, STD)
+        for name, backbone in backbones
+        if name == "trained" or name in evaluation.baselines and (name == "pixels" or backbone is not None)
+    ]
+    return Judging(evaluation, workspace, torch.device("cpu"), 8).run(candidates).evaluation
 
 
 def colours(folder: Path, name: str = "colours", **more: str) -> EvaluationSet:

@@ -1,0 +1,152 @@
+"""Judging a training's backbone, or the one of a checkpoint, beside its baselines; what results.json says of both."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch import nn
+
+from datamodules.files import write_json
+from pas_train import summary
+from pas_train.backbones import backbone_of
+from pas_train.checkpoints import load, load_weights
+from pas_train.evaluation.candidates import Candidate
+from pas_train.evaluation.judging import Judged, Judging
+from pas_train.evaluation.screening import Screening, origin_of_checkpoint, screen
+from pas_train.records import data_record, grown, record_of, remembered
+from pas_train.results import results_of
+from pas_train.runs import Run
+from pas_train.weights import figures_path, started_backbone
+
+if TYPE_CHECKING:
+    from pas_train.cli import PasCLI
+
+
+def judge(
+    cli: "PasCLI", model: LightningModule, data: LightningDataModule, run: Run, screening: Screening
+) -> dict[str, Any]:
+    """Evaluates the trained backbone of a run beside its baselines and writes results.json."""
+    if run.last is not None:
+        model.load_state_dict(load(run.last)["state_dict"])
+    evaluation = cli.config_init[cli.subcommand]["evaluation"]
+    if evaluation.datasets:
+        print("evaluation  starts", flush=True)
+    trained = backbone_of(model)
+    own = _own_candidates(model, trained, copy.deepcopy(trained), run.checkpoints, "trained")
+    return write_results(cli, model, data, run, screening, _judging(cli, model).run(_chosen(evaluation, own)))
+
+
+def write_results(
+    cli: "PasCLI", model: LightningModule, data: LightningDataModule, run: Run, screening: Screening, judged: Judged
+) -> dict[str, Any]:
+    """Writes the results.json of a run."""
+    record = remembered(run.folder)
+    if record is None or record["data"].get("images") is None:
+        record = record_of(cli, model, data, run)
+    steps, epochs = run.length
+    return run.write_results(
+        judged.evaluation, data=record["data"], training=grown(record["training"], run.folder, steps, epochs),
+        labels=_labels(cli), screening=screening, backbones=judged.backbones, protocols=judged.protocols,
+        settings=cli.plain_config().get("evaluation"),
+    )  # fmt: skip
+
+
+def evaluate_checkpoint(cli: "PasCLI", model: LightningModule, ckpt_path: str | None) -> None:
+    """The commands `evaluate` and `test`: figures of a checkpoint, printed and kept beside it."""
+    untrained = copy.deepcopy(backbone_of(model))
+    checkpoint = load_weights(model, ckpt_path, "to evaluate")
+    evaluation = cli.config_init[cli.subcommand]["evaluation"]
+    if not evaluation.datasets:
+        raise ValueError(
+            "evaluation.datasets is empty; name the labelled images to judge the backbone on, such as "
+            "--evaluation.datasets '[{name: food, train: DIR, test: DIR}]': folders of class folders, or CSVs of path "
+            "and label"
+        )
+    path = Path(str(ckpt_path))
+    origin = origin_of_checkpoint(checkpoint, path)
+    screening = screen(evaluation, cli.workspace, origin)
+    if cli.trainer.is_global_zero:
+        title = "published" if checkpoint["global_step"] is None else "trained"
+        own = _own_candidates(model, backbone_of(model), untrained, path.parent, title)
+        judged = _judging(cli, model).run(_chosen(evaluation, own))
+        told = _told(cli, model, checkpoint, path, origin)
+        results = results_of(
+            evaluation=judged.evaluation, labels=_labels(cli), screening=screening, backbones=judged.backbones,
+            protocols=judged.protocols, settings=cli.plain_config().get("evaluation"), **told,
+        )  # fmt: skip
+        place = figures_path(str(ckpt_path), cli.workspace)
+        write_json(place, {**results, "checkpoint": str(ckpt_path), "step": checkpoint["global_step"]})
+        print(summary.accuracies(judged.evaluation, screening, title))
+        print(f"figures     {place}")
+
+
+def _told(
+    cli: "PasCLI", model: LightningModule, checkpoint: dict[str, Any], path: Path, origin: dict[str, Any] | None
+) -> dict[str, Any]:
+    """`run`, `data` and `training` of results.json, of a checkpoint: from its run's folder where it lies in one."""
+    source = {"source": (origin or {}).get("source"), "identity": (origin or {}).get("identity")}
+    step = checkpoint["global_step"]
+    if step is None:  # published weights
+        name = figures_path(str(path), cli.workspace).name.removesuffix(".evaluation.json")
+        return {"run": name, "data": source, "training": None}
+    folder = path.resolve().parent.parent if path.resolve().parent.name == "checkpoints" else None
+    record = remembered(folder) if folder is not None else None
+    if record is None:
+        names = source["source"]
+        record = {**record_of(cli, model, cli.datamodule), "data": data_record(names) if names else {}}
+    data = {**source, **record["data"]}
+    per_epoch = (data.get("images") or 0) // (record["training"]["batch_size"] or 1)
+    epochs = round(step / per_epoch, 2) if per_epoch else None
+    whole = int(epochs) if epochs is not None and epochs == int(epochs) else epochs
+    told = grown(record["training"], folder, step, whole)
+    return {"run": folder.name if folder is not None else path.stem, "data": data, "training": told}
+
+
+def _own_candidates(
+    model: Any, backbone: nn.Module, untrained: nn.Module, checkpoints: Path, title: str
+) -> list[Candidate]:
+    """The backbone that is judged, and what it was before. checkpoints: the folder that may hold the latter's weights.
+
+    Raises nothing where there are none: random weights of the same seed stand in for them.
+    """
+    mean, std = ([float(value) / 255 for value in values.flatten()] for values in (model.mean, model.std))
+    name = str(getattr(model, "backbone_name", type(backbone).__name__))
+
+    def before() -> nn.Module:
+        file = checkpoints / "untrained.pt"
+        if file.exists():
+            untrained.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+        return untrained
+
+    def candidate(key: Any, title: str, build: Callable[[], nn.Module] | None, kind: Any = None) -> Candidate:
+        return Candidate(key, title, kind or key, name if build is not None else "pixels", build, mean, std)
+
+    start = started_backbone(backbone, checkpoints / "start.pt")
+    return [
+        candidate("trained", title, lambda: backbone, "published" if title == "published" else "trained"),
+        *([candidate("start", "start", lambda: start)] if start is not None else []),
+        candidate("untrained", "untrained", before),
+        candidate("pixels", "raw pixels", None),
+    ]
+
+
+def _chosen(evaluation: Any, own: list[Candidate]) -> list[Candidate]:
+    return [one for one in own if one.name == "trained" or one.name in evaluation.baselines]
+
+
+def _judging(cli: "PasCLI", model: Any) -> Judging:
+    options = cli.config_init[cli.subcommand]
+    size = int(getattr(cli.datamodule, "image_size", None) or model.image_size)
+    device = cli.trainer.strategy.root_device
+    return Judging(options["evaluation"], cli.workspace, device, size, cli.plain_config().get("trainer") or {})
+
+
+def _labels(cli: "PasCLI") -> dict[str, Any]:
+    """Domain, group and tags of a run."""
+    curation, tracking = cli.options.get("curation"), cli.config_init[cli.subcommand]["tracking"]
+    domain = curation.domain if curation else None
+    group = getattr(tracking, "group", None) or domain
+    return {"domain": domain, "group": group, "tags": list(getattr(tracking, "tags", None) or [])}
