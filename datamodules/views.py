@@ -188,15 +188,15 @@ def blur_taps(sigma: float) -> np.ndarray:
 
 
 class ViewPair:
-    """Makes both views of an image; owns the scratch memory, so one object serves one thread.
+    """Makes the views of an image, mostly two; owns the scratch memory, so one object serves one thread.
 
     Args:
         size: side of the views in pixels.
-        settings: of view 1 and of view 2.
+        settings: of view 1 and of view 2, or of as many views as there are.
         seed: of all random numbers.
     """
 
-    def __init__(self, size: int, settings: tuple[ViewSettings, ViewSettings], seed: int) -> None:
+    def __init__(self, size: int, settings: tuple[ViewSettings, ...], seed: int) -> None:
         self.size = size
         self.settings = settings
         self.seed = seed

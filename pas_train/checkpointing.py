@@ -282,9 +282,10 @@ def _refuse_not_finite(trainer: Trainer, goes_on: str) -> None:
     finite = torch.stack([torch.isfinite(value.detach()).all() for value in local]).all()
     if trainer.strategy.reduce_boolean_decision(bool(finite)):
         return
+    remedy = getattr(trainer.lightning_module, "remedy", "model.base_lr, lengthen model.warmup_epochs")
     raise ValueError(
         f"The weights are no finite numbers after {trainer.global_step} steps, so no checkpoint is saved. Lower "
-        f"model.base_lr, lengthen model.warmup_epochs or use trainer.precision 32-true and run again: {goes_on}"
+        f"{remedy} or use trainer.precision 32-true and run again: {goes_on}"
     )
 
 

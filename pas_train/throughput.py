@@ -259,11 +259,14 @@ def progress_line(trainer: Trainer, span: Any) -> str:
         if name in logged:
             parts.append(f"{title} {form.format(float(logged[name])).replace('%', ' %')}")
     parts.append(f"{span.images / span.seconds:,.0f} images/s")
-    left = (steps - trainer.global_step) * span.seconds / span.steps
-    days, rest = divmod(round(left), 86400)
-    clock = f"{rest // 3600}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
-    parts.append(f"{f'{days} d ' if days else ''}{clock} left")
+    parts.append(f"{clock((steps - trainer.global_step) * span.seconds / span.steps)} left")
     return ", ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """A time such as 1:02:03, or 2 d 1:02:03."""
+    days, rest = divmod(round(seconds), 86400)
+    return f"{f'{days} d ' if days else ''}{rest // 3600}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
 
 
 def _images(batch: Any) -> int:
