@@ -15,6 +15,7 @@ COMMANDS = {
     "trace": ("pas_train.commands", "trace", "everything known about one image"),
     "plan": ("pas_train.commands", "plan", "images, model calls, hours and disk of a config, before anything runs"),
     "doctor": ("pas_train.commands", "doctor", "what this machine lacks for a config: weights, disk, keys, endpoints"),
+    "sweep": ("pas_train.sweeping.command", "sweep", "a W&B sweep file run here, without a server, resumable"),
     "validate": ("pas_train.cli", "lightning_command", "the online k-NN protocol on a checkpoint"),
     "test": ("pas_train.cli", "lightning_command", "the same as evaluate"),
     "predict": ("pas_train.cli", "lightning_command", "embeddings of an image source, as Parquet"),

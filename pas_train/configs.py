@@ -1,12 +1,15 @@
 """Config files by bare name: a file in the current directory, else a packaged one."""
 
+import ast
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 # Beside the packages, in a checkout as in an installation; a folder `configs` of the user's own does not shadow it.
 FOLDER = Path(__file__).resolve().parent.parent / "configs"
+LABELLED = re.compile(r"--config\.[\w.-]+=")
 
 
 class ConfigError(ValueError):
@@ -35,10 +38,13 @@ def find_config(name: str) -> Path:
 
 
 def resolve_configs(args: Sequence[str]) -> list[str]:
-    """Arguments with the file's path in every `--config NAME`, `--config=NAME` and `-c NAME`; deep nulls arrive."""
+    """Arguments with the file's path in every `--config NAME`, `--config=NAME` and `-c NAME`; deep nulls arrive.
+
+    A sweep names two yamls `config.1` and `config.2`, as its parameters have different names, and writes null as None.
+    """
     resolved: list[str] = []
     pending = False
-    for arg in args:
+    for arg in _in_order([_with_null(arg, before) for before, arg in zip(["", *args], args, strict=False)]):
         if pending:
             resolved.append(str(find_config(arg)))
             pending = False
@@ -52,6 +58,31 @@ def resolve_configs(args: Sequence[str]) -> list[str]:
     if pending:
         raise ConfigError("--config needs a file")
     return _deep_nulls(resolved)
+
+
+def _in_order(args: list[str]) -> list[str]:
+    """Arguments with `--config.LABEL=NAME` as `--config=NAME`, in the order of their labels; null names no yaml."""
+    places = [place for place, arg in enumerate(args) if LABELLED.match(arg)]
+    ordered = sorted((args[place] for place in places), key=lambda arg: arg.partition("=")[0])
+    for place, arg in zip(places, ordered, strict=True):
+        args[place] = f"--config={arg.partition('=')[2]}"
+    return [arg for arg in args if arg != "--config=null"]
+
+
+def _with_null(arg: str, before: str) -> str:
+    """An argument of a sweep, which writes values as Python does, with null for None."""
+    key, equals, value = arg.partition("=") if arg.startswith("--") else ("", "", arg)
+    alone = not equals and before.startswith("--") and "=" not in before
+    if not equals and not alone:
+        return arg
+    if value == "None":
+        return f"{key}{equals}null"
+    if "None" in value and value[:1] in "[{":
+        try:
+            value = json.dumps(ast.literal_eval(value))
+        except (ValueError, SyntaxError, TypeError):  # no value of Python's, but a yaml's
+            return arg
+    return f"{key}{equals}{value}"
 
 
 def _deep_nulls(args: list[str]) -> list[str]:
