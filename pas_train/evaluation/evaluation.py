@@ -5,6 +5,7 @@ from pathlib import Path
 
 from datamodules.files import within
 from datamodules.labelled import LabelledImages, read_labelled, shared_images
+from pas_train.evaluation.finetune import Finetune, LinearImages
 from pas_train.evaluation.knn import Knn
 from pas_train.evaluation.linear import Linear
 from pas_train.evaluation.protocol import Protocol
@@ -56,6 +57,8 @@ class Evaluation:
         num_workers: Loader processes.
         knn: Nearest neighbours; null leaves it out.
         linear: Linear probe; null leaves it out.
+        linear_images: Linear layer on the frozen backbone, trained on augmented images; null leaves it out.
+        finetune: Fine-tuning; null leaves it out.
         allow_unscreened: Judges also on test images that a data set that was curated here was not screened against;
             the figures are marked.
     """
@@ -67,6 +70,8 @@ class Evaluation:
     num_workers: int = 0
     knn: Knn | None = field(default_factory=Knn)
     linear: Linear | None = field(default_factory=Linear)
+    linear_images: LinearImages | None = None
+    finetune: Finetune | None = None
     allow_unscreened: bool = False
 
     def protocols(self) -> list[Protocol]:
