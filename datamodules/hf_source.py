@@ -19,13 +19,23 @@ class HuggingFaceSource(ImageSource):
         column: of images (or of their bytes); null takes the only one.
         config: of a data set that has several.
         spec: how the person wrote it; errors name it.
+        label: column of the labels; null takes `label`, or the only one of classes.
+        labelled: whether there must be labels: `labels` int64 [N], places in `classes`.
     """
 
-    def __init__(self, name: str, split: str, column: str | None, config: str | None, spec: str) -> None:
+    labels: np.ndarray
+    classes: list[str]
+
+    def __init__(
+        self, name: str, split: str, column: str | None, config: str | None, spec: str, label: str | None = None,
+        labelled: bool = False,
+    ) -> None:  # fmt: skip
         self.spec = spec
         rows = _open(name, split, config, spec)
         self.column = _column(rows, column, spec)
         self.images = _undecoded(rows, self.column)
+        if labelled:
+            self.labels, self.classes = _labels(rows, label, spec)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -82,6 +92,36 @@ def _column(rows: Any, column: str | None, spec: str) -> str:
             f"data.source: {spec}: the column {column} holds no images; those that do: {', '.join(images) or 'none'}"
         )
     return column
+
+
+def _labels(rows: Any, label: str | None, spec: str) -> tuple[np.ndarray, list[str]]:
+    """(places in the classes, their names): of a column of classes, or of whole numbers or texts."""
+    import datasets
+
+    kinds = dict(rows.features.items())
+    told = [name for name, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)]
+    chosen = label or ("label" if "label" in kinds else told[0] if len(told) == 1 else None)
+    if chosen not in kinds:
+        asked = f"has no column {label}" if label else "has not one column of labels alone"
+        raise ValueError(f"data.source: {spec} {asked}; give label=NAME of {', '.join(told or kinds)}")
+    kind = kinds[chosen]
+    values = rows.with_format(None).select_columns([chosen])[chosen]
+    values = list(values)
+    bare = [row for row, value in enumerate(values) if value is None or value == -1]
+    if bare:
+        raise ValueError(
+            f"data.source: {spec}: {len(bare)} of {len(values)} images have no label, such as image {bare[0]}; choose "
+            "another split or label="
+        )
+    if isinstance(kind, datasets.ClassLabel):
+        return np.array(values, np.int64), list(kind.names)
+    if not all(isinstance(value, int | str) for value in values):
+        raise ValueError(
+            f"data.source: {spec}: the column {chosen} holds {type(values[0]).__name__}, not classes, numbers or texts"
+        )
+    classes = sorted(set(values))
+    place = {value: number for number, value in enumerate(classes)}
+    return np.array([place[value] for value in values], np.int64), [str(value) for value in classes]
 
 
 def _undecoded(rows: Any, column: str) -> Any:

@@ -1,6 +1,5 @@
-"""Labelled images: a folder of class folders, or a CSV of paths and labels."""
+"""Labelled images: a folder of class folders, a CSV of paths and labels, or a data set by name."""
 
-import csv
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from PIL import Image
 from torch.utils.data import Dataset
 
+from datamodules.datasets.known_set import Listing
+from datamodules.datasets.listing import read_listing
+from datamodules.datasets.names import parse_name, told_as
 from datamodules.decoding import PILLOW_MAX_PIXELS, ImageLimits, RefusedImage
 from datamodules.image_source import ImageSource
-from datamodules.indexing import IMAGE_ENDINGS, walk_files
 
 # Evaluation sets are taken as they are: everything that can be decoded counts.
 LIMITS = ImageLimits(max_pixels=PILLOW_MAX_PIXELS, min_side_px=1, max_aspect=1e6, flat_range=0)
@@ -22,37 +24,54 @@ LONGEST = 64  # times its short side, of an image that is resized whole
 
 
 class ImageFiles(ImageSource):
-    """Image files, one a row."""
+    """Image files, one a row.
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self.paths = list(paths)
+    Args:
+        paths: of the files, relative to the folder where there is one.
+        folder: what they lie in; where it lies does not matter to the fingerprint.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], folder: Path | None = None) -> None:
+        self.names, self.folder = [str(path) for path in paths], folder
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.names)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files."""
+        return [self._path(row) for row in range(len(self))]
 
     def read(self, row: int) -> bytes:
         """The file's bytes."""
-        return self.paths[row].read_bytes()
+        return self._path(row).read_bytes()
 
     def describe(self, row: int) -> str:
         """The file's path."""
-        return str(self.paths[row])
+        return str(self._path(row))
+
+    def keys(self) -> pa.ChunkedArray:
+        """The paths, relative to the folder."""
+        return pa.chunked_array([pa.array(self.names, pa.string())])
 
     def fingerprint(self) -> str:
-        """Of all paths with their sizes and times of change, so that an edited file is noticed without reading it."""
+        """Of all names with the files' sizes and times of change: an edited file is noticed without reading it."""
         digest = hashlib.sha256()
-        for path in self.paths:
+        for row, name in enumerate(self.names):
             try:
-                told = path.stat()
-                digest.update(f"{path}\0{told.st_size}\0{told.st_mtime_ns}\n".encode())
+                told = self._path(row).stat()
+                digest.update(f"{name}\0{told.st_size}\0{told.st_mtime_ns}\n".encode())
             except OSError:  # who reads it will say so
-                digest.update(f"{path}\n".encode())
+                digest.update(f"{name}\n".encode())
         return digest.hexdigest()[:16]
+
+    def _path(self, row: int) -> Path:
+        return Path(self.names[row]) if self.folder is None else self.folder / self.names[row]
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """source: images by row; labels: int64 [N], places in classes; classes: sorted names."""
+    """source: images by row; labels: int64 [N], places in classes; classes: names that have images."""
 
     source: ImageSource
     labels: np.ndarray
@@ -83,52 +102,43 @@ class LabelledImages:
 
 
 def read_labelled(
-    path: str | Path, key: str = "evaluation.datasets", path_column: str = "path", label_column: str = "label"
+    source: str | Path, key: str = "evaluation.datasets", path_column: str = "path", label_column: str = "label"
 ) -> LabelledImages:
-    """Reads `folder/CLASS/.../image` or a CSV whose paths are relative to its folder.
+    """Reads `folder/CLASS/.../image`, a CSV whose paths are relative to its folder, or a data set by name.
 
-    key: the yaml key that errors name. Raises FileNotFoundError or ValueError.
+    source: a name (datamodules.datasets.names) only as str. key: the yaml key that errors name. Classes without an
+    image are left out. Raises FileNotFoundError or ValueError.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{key}: {path} does not exist; give a folder of class folders or a CSV")
-    if path.is_dir():
-        notes: list[str] = []
-        pairs = [
-            (file, folder.name)
-            for folder in sorted(path.iterdir())
-            if folder.is_dir() and not folder.name.startswith(".")
-            for file in sorted(folder / name for name in walk_files(folder, notes))
-            if file.suffix[1:].lower() in IMAGE_ENDINGS
-        ]
-        if notes:
-            raise ValueError(f"{key}: in {path}, {notes[0]}")
-    else:
-        pairs = _read_csv(path, key, path_column, label_column)
-    if not pairs:
-        raise ValueError(f"{key}: {path} holds no labelled image; expected CLASS/image files or a CSV of path,label")
-    classes = sorted({label for _, label in pairs})
-    place = {label: number for number, label in enumerate(classes)}
-    labels = np.array([place[label] for _, label in pairs], np.int64)
-    return LabelledImages(ImageFiles([file for file, _ in pairs]), labels, classes)
+    name = parse_name(source, key)
+    if name.kind in ("torchvision", "hf"):
+        return _read_by_row(name.text, key)
+    listing = read_listing(source, key, path_column, label_column)
+    if listing.labels is None:
+        kind = "masks" if listing.masks is not None else "boxes" if listing.boxes is not None else "no published labels"
+        raise ValueError(
+            f"{key}: {source} has {kind}, not a class for each image; its images can be screened against "
+            "(curation.leakage.tests), not judged on here"
+        )
+    return LabelledImages(ImageFiles(listing.files, listing.folder), *_used(listing))
 
 
-def _read_csv(path: Path, key: str, path_column: str, label_column: str) -> list[tuple[Path, str]]:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        missing = {path_column, label_column} - set(rows.fieldnames or [])
-        if missing:
-            raise ValueError(
-                f"{key}: {path} has no column {' and '.join(sorted(missing))}; "
-                f"it has {', '.join(rows.fieldnames or [])}"
-            )
-        pairs = []
-        for row in rows:
-            for column in (path_column, label_column):
-                if not row[column]:
-                    raise ValueError(f"{key}: {path} line {rows.line_num} has no {column}")
-            pairs.append((path.parent / row[path_column], row[label_column]))
-        return pairs
+def _used(listing: Listing) -> tuple[np.ndarray, list[str]]:
+    """(labels, classes) without the classes that no image has."""
+    assert listing.labels is not None
+    used, labels = np.unique(listing.labels, return_inverse=True)
+    if len(used) == len(listing.classes):
+        return listing.labels, listing.classes
+    return labels.astype(np.int64), [listing.classes[place] for place in used]
+
+
+def _read_by_row(text: str, key: str) -> LabelledImages:
+    """A data set of torchvision or Hugging Face."""
+    from datamodules.sources import open_labelled_source
+
+    with told_as(key):
+        source, labels, names = open_labelled_source(text)
+    listing = Listing(Path(), [], labels, names)
+    return LabelledImages(source, *_used(listing))
 
 
 def shared_images(train: LabelledImages, test: LabelledImages) -> int:

@@ -21,8 +21,8 @@ from datamodules.store import ImageStore, StoreError
 
 ROW_COLUMNS = ["key", "root", "shard", "offset", "size", "source"]
 KINDS = (
-    "a manifest.parquet, a folder of images or of tar shards, a tar shard, torchvision:CLASS?root=DIR or "
-    "hf:NAME_OR_DIR?split=train"
+    "a manifest.parquet, a folder of images or of tar shards, a tar shard, a CSV of paths, torchvision:CLASS?root=DIR, "
+    "hf:NAME_OR_DIR?split=train or a known data set such as food-101:DIR"
 )
 
 

@@ -3,14 +3,22 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
+from typing import TYPE_CHECKING
 
-from datamodules.files import within
+import numpy as np
+
+from datamodules.datasets.listing import read_csv_paths, read_listing
+from datamodules.datasets.names import SetName, parse_name
+from datamodules.datasets.names import placed as placed_name
+from datamodules.datasets.registry import known_set
 from datamodules.image_source import ImageSource, JoinedSources
+from datamodules.labelled import ImageFiles
 from datamodules.rows import KINDS, read_rows
 
-PREFIXES = ("torchvision:", "hf:")
-HF_OPTIONS = ("split", "column", "config")
+if TYPE_CHECKING:
+    from datamodules.hf_source import HuggingFaceSource
+
+KEY = "data.source"
 
 
 @dataclass(frozen=True)
@@ -58,12 +66,18 @@ def check_sources(source: Sources | None) -> None:
     Reads nothing, so that a training of many processes ends before it begins.
     """
     for item in source_items(source):
-        kind, name, options = _parsed(item.source)
-        if kind == "torchvision":
+        name = parse_name(item.source, KEY)
+        if name.kind == "torchvision":
             from datamodules.torchvision_source import find_class
 
-            find_class(name, options, item.source)
-        elif not kind and not Path(item.source).exists():
+            find_class(name.name, name.options, item.source)
+        elif name.known:
+            known = known_set(name.kind)
+            split = known.split_of(name, KEY, known.train)
+            if name.flag("download", KEY):
+                known.fetch(Path(name.name), split, KEY)
+            known.official_folder(Path(name.name), f"{KEY}: {name.text}")
+        elif not name.kind and not Path(item.source).exists():
             read_rows(item.source)  # says what is missing
 
 
@@ -76,29 +90,48 @@ def names_of(source: Sources | None) -> list[str]:
 def placed(source: Sources | None, workspace: Path) -> Sources | None:
     """The setting with every `workspace:` path made real."""
     if source is None or isinstance(source, str):
-        return None if source is None else _placed(source, workspace)
+        return None if source is None else placed_name(source, workspace)
     items = [SourceItem(item) if isinstance(item, str) else item for item in source]
-    return [SourceItem(_placed(item.source, workspace), item.weight, item.synthetic) for item in items]
-
-
-def _placed(source: str, workspace: Path) -> str:
-    return source if source.startswith(PREFIXES) else str(within(source, workspace))
+    return [SourceItem(placed_name(item.source, workspace), item.weight, item.synthetic) for item in items]
 
 
 def open_source(source: str) -> ImageSource:
     """One data set. Raises ValueError or FileNotFoundError naming `data.source`."""
-    kind, name, options = _parsed(source)
-    if kind == "torchvision":
+    name = parse_name(source, KEY)
+    if name.kind == "torchvision":
         from datamodules.torchvision_source import TorchvisionSource
 
-        return TorchvisionSource(name, options, source)
-    if kind == "hf":
-        from datamodules.hf_source import HuggingFaceSource
-
-        return HuggingFaceSource(
-            name, options.get("split", "train"), options.get("column"), options.get("config"), source
-        )
+        return TorchvisionSource(name.name, name.options, source)
+    if name.kind == "hf":
+        return _hugging_face(name, labelled=False)
+    if name.known:
+        listing = read_listing(source, KEY, default=known_set(name.kind).train)
+        return ImageFiles(listing.files, listing.folder)
+    if source.lower().endswith(".csv") and Path(source).is_file():
+        return ImageFiles(read_csv_paths(Path(source), f"{KEY}: {source}"), Path(source).parent)
     return read_rows(source)
+
+
+def open_labelled_source(source: str) -> tuple[ImageSource, np.ndarray, list[str]]:
+    """(images, labels int64 [N], class names) of torchvision or Hugging Face. Raises ValueError as `open_source`."""
+    name = parse_name(source, KEY)
+    if name.kind == "torchvision":
+        from datamodules.torchvision_source import TorchvisionSource
+
+        images = TorchvisionSource(name.name, name.options, source)
+        return images, *images.labels()
+    rows = _hugging_face(name, labelled=True)
+    return rows, rows.labels, rows.classes
+
+
+def _hugging_face(name: SetName, labelled: bool) -> "HuggingFaceSource":
+    from datamodules.hf_source import HuggingFaceSource
+
+    options = name.options
+    return HuggingFaceSource(
+        name.name, options.get("split", "train"), options.get("column"), options.get("config"), name.text,
+        options.get("label"), labelled,
+    )  # fmt: skip
 
 
 def open_sources(
@@ -115,21 +148,3 @@ def open_sources(
     if len(parts) == 1 and items[0].synthetic is None:
         return parts[0]
     return JoinedSources(parts, [item.synthetic for item in items])
-
-
-def _parsed(source: str) -> tuple[str, str, dict[str, str]]:
-    """("torchvision" or "hf", name, options), or ("", path, {})."""
-    if not source.startswith(PREFIXES):
-        return "", source, {}
-    kind, _, rest = source.partition(":")
-    name, _, query = rest.partition("?")
-    options = {}
-    for pair in filter(None, query.split("&")):
-        key, equals, value = pair.partition("=")
-        if not equals or not value:
-            raise ValueError(f"data.source: {source}: {pair} is no KEY=VALUE; write {kind}:{name}?KEY=VALUE")
-        options[key] = unquote(value)
-    unknown = sorted(set(options) - set(HF_OPTIONS)) if kind == "hf" else []
-    if unknown:
-        raise ValueError(f"data.source: {source}: no option {', '.join(unknown)}; there are {', '.join(HF_OPTIONS)}")
-    return kind, name, options

@@ -58,9 +58,49 @@ class TorchvisionSource(ImageSource):
                 return str(files[row][0] if isinstance(files[row], tuple) else files[row])
         return f"image {row} of {self.spec}"
 
+    def labels(self) -> tuple[np.ndarray, list[str]]:
+        """(labels int64 [N], class names); numbers are names where the class knows none. Raises ValueError.
+
+        Taken of the class's own list where there is one that agrees with some of its items; else of every item.
+        """
+        looked = sorted({0, len(self) // 2, len(self) - 1} & set(range(len(self))))
+        shown = {row: self._label(row) for row in looked}
+        values = next(
+            (own for own in self._lists() if all(own[row] == value for row, value in shown.items())), None
+        ) or [self._label(row) for row in range(len(self))]
+        if not all(isinstance(value, int | str) for value in values):
+            raise ValueError(f"data.source: the items of {self.spec} are no pairs of an image and its class")
+        names = getattr(self.images, "classes", None)
+        if isinstance(names, list | tuple) and all(
+            isinstance(value, int) and 0 <= value < len(names) for value in values
+        ):
+            return np.array(values, np.int64), [name if isinstance(name, str) else ", ".join(name) for name in names]
+        classes = sorted(set(values))
+        place = {value: number for number, value in enumerate(classes)}
+        return np.array([place[value] for value in values], np.int64), [str(value) for value in classes]
+
+    def _label(self, row: int) -> Any:
+        """The second element of an item, as a plain number where it is one."""
+        item = self.images[row]
+        return _plain(item[1]) if isinstance(item, tuple) and len(item) > 1 else None
+
+    def _lists(self) -> list[list[Any]]:
+        """Lists of the class that may hold the labels."""
+        found = []
+        for name in ("targets", "labels", "_labels", "samples", "imgs", "_samples", "y"):
+            own = getattr(self.images, name, None)
+            if own is not None and hasattr(own, "__len__") and len(own) == len(self):
+                found.append([_plain(one[1] if isinstance(one, tuple) and len(one) == 2 else one) for one in own])
+        return found
+
     def _first(self, row: int) -> Any:
         item = self.images[row]
         return item[0] if isinstance(item, tuple) else item
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy or torch as Python's own."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
 
 
 def read_bytes(path: str | Path) -> bytes:

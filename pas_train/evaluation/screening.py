@@ -6,9 +6,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from datamodules.datasets.names import is_named
 from datamodules.files import read_json, sha256_file, within
 from datamodules.labelled import read_labelled
-from datamodules.sources import PREFIXES, Sources, names_of
+from datamodules.sources import Sources, names_of
 from pas_train import curated
 from pas_train.checkpoints import read_checkpoint
 from pas_train.evaluation.evaluation import Evaluation, EvaluationSet
@@ -32,7 +33,7 @@ def origin_of_source(source: Sources | Path | None, identity: str) -> dict[str, 
     if len(names) > 1:
         parts = [origin_of_source(name, identity_of(name)) for name in names]
         return {"source": names, "identity": identity, "workspace": None, "images": None, "parts": parts}
-    if names and names[0].startswith(PREFIXES):
+    if names and is_named(names[0]):
         return {"source": names[0], "identity": identity, "workspace": None, "images": None}
     source = Path(names[0]) if names else source
     assert source is None or isinstance(source, Path)

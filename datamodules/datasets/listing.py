@@ -1,0 +1,117 @@
+"""The image files and labels behind a text: a known data set, a folder of class folders, or a CSV. Imports no torch."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.datasets.known_set import Listing
+from datamodules.datasets.names import SetName, parse_name
+from datamodules.datasets.registry import known_set
+from datamodules.indexing import IMAGE_ENDINGS, walk_files
+
+FORMS = "a folder of class folders, a CSV, or a data set by name such as food-101:DIR?split=test"
+
+
+def read_listing(
+    source: str | Path, key: str, path_column: str = "path", label_column: str = "label", default: str | None = None
+) -> Listing:
+    """The files of a labelled data set that is made of files.
+
+    key: the yaml key that errors name. default: the split of a known data set where the text names none.
+    Raises FileNotFoundError or ValueError, also for torchvision's and Hugging Face's, which are read by row.
+    """
+    name = parse_name(source, key)
+    if name.known:
+        return known_set(name.kind).listing(name, key, default)
+    if name.kind:
+        raise ValueError(f"{key}: {source} is no data set of files; give {FORMS}")
+    path = Path(name.name)
+    if not path.exists():
+        raise FileNotFoundError(f"{key}: {path} does not exist; give {FORMS}")
+    folder = path if path.is_dir() else path.parent
+    pairs = _read_folder(path, key) if path.is_dir() else _read_csv(path, key, path_column, label_column)
+    if not pairs:
+        raise ValueError(f"{key}: {path} holds no labelled image; expected CLASS/image files or a CSV of path,label")
+    classes = sorted({label for _, label in pairs})
+    place = {label: number for number, label in enumerate(classes)}
+    labels = np.array([place[label] for _, label in pairs], np.int64)
+    return Listing(folder, [file for file, _ in pairs], labels, classes)
+
+
+def check_listing(source: str, key: str) -> SetName:
+    """A known data set is looked at file by file (and downloaded, if it says so); of others, the words."""
+    name = parse_name(source, key)
+    if name.known:
+        known_set(name.kind).listing(name, key)
+    elif name.kind == "torchvision":
+        from datamodules.torchvision_source import find_class
+
+        find_class(name.name, name.options, name.text)
+    return name
+
+
+def read_csv_paths(path: Path, where: str) -> list[str]:
+    """The column `path` of a CSV, relative to its folder; every file is there.
+
+    Raises ValueError or FileNotFoundError that begins with `where`.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = csv.DictReader(file)
+            if "path" not in (rows.fieldnames or []):
+                raise ValueError(f"{where} has no column path; it has {', '.join(rows.fieldnames or []) or 'none'}")
+            paths = [row["path"] for row in rows]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is no UTF-8 text ({error}); save it as a UTF-8 CSV") from error
+    if not paths:
+        raise ValueError(f"{where} names no image; take it out")
+    empty = [line for line, file in enumerate(paths, start=2) if not file]
+    if empty:
+        raise ValueError(f"{where} line {empty[0]} has no path")
+    gone = [file for file in paths if not (path.parent / file).is_file()]
+    if gone:
+        raise FileNotFoundError(
+            f"{where} names {len(gone)} files that are not there, such as {path.parent / gone[0]}; paths are relative "
+            "to the CSV's folder"
+        )
+    return paths
+
+
+def _read_folder(path: Path, key: str) -> list[tuple[str, str]]:
+    notes: list[str] = []
+    pairs = [
+        (f"{folder.name}/{name}", folder.name)
+        for folder in sorted(path.iterdir())
+        if folder.is_dir() and not folder.name.startswith(".")
+        for name in sorted(walk_files(folder, notes), key=Path)
+        if Path(name).suffix[1:].lower() in IMAGE_ENDINGS
+    ]
+    if notes:
+        raise ValueError(f"{key}: in {path}, {notes[0]}")
+    return pairs
+
+
+def _read_csv(path: Path, key: str, path_column: str, label_column: str) -> list[tuple[str, str]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return _rows_of(csv.DictReader(file), path, key, path_column, label_column)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{key}: {path} is no UTF-8 text ({error}); give {FORMS}") from None
+
+
+def _rows_of(
+    rows: "csv.DictReader[str]", path: Path, key: str, path_column: str, label_column: str
+) -> list[tuple[str, str]]:
+    missing = {path_column, label_column} - set(rows.fieldnames or [])
+    if missing:
+        raise ValueError(
+            f"{key}: {path} has no column {' and '.join(sorted(missing))}; it has {', '.join(rows.fieldnames or [])}"
+        )
+    pairs = []
+    for row in rows:
+        for column in (path_column, label_column):
+            if not row[column]:
+                raise ValueError(f"{key}: {path} line {rows.line_num} has no {column}")
+        pairs.append((row[path_column], row[label_column]))
+    return pairs
