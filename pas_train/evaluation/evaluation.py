@@ -3,45 +3,13 @@
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from datamodules.files import within
-from datamodules.labelled import LabelledImages, read_labelled, shared_images
+from pas_train.evaluation.evaluation_set import EvaluationSet
 from pas_train.evaluation.finetune import Finetune, LinearImages
 from pas_train.evaluation.knn import Knn
 from pas_train.evaluation.linear import Linear
 from pas_train.evaluation.protocol import Protocol
 
 BASELINES = ("pixels", "untrained", "start")
-
-
-@dataclass
-class EvaluationSet:
-    """A labelled data set.
-
-    Args:
-        name: Its name in results.json.
-        train: Folder of class folders, or CSV with columns path,label; `workspace:` begins a path in the workspace.
-        test: The same, for the images that are judged.
-        label_column: The CSV's column of labels.
-    """
-
-    name: str
-    train: str
-    test: str
-    label_column: str = "label"
-
-    def read(self, workspace: Path) -> tuple[LabelledImages, LabelledImages]:
-        """Training and test images, whose labels count the same classes. Raises ValueError or FileNotFoundError."""
-        train = read_labelled(within(self.train, workspace), label_column=self.label_column)
-        test = read_labelled(within(self.test, workspace), label_column=self.label_column)
-        test = test.aligned(train.classes, f"evaluation.datasets '{self.name}': test")
-        shared = shared_images(train, test)
-        if shared:
-            print(
-                f"{'evaluation':<12}{shared} of {len(test)} test images of '{self.name}' are among its training "
-                "images, and find themselves",
-                flush=True,
-            )
-        return train, test
 
 
 @dataclass
@@ -85,9 +53,4 @@ class Evaluation:
         if unknown:
             raise ValueError(f"evaluation.baselines: {', '.join(unknown)} is unknown; choices: {', '.join(BASELINES)}")
         for item in self.datasets:
-            for path in (item.train, item.test):
-                if not (made and path.startswith("workspace:")) and not within(path, workspace).exists():
-                    raise FileNotFoundError(
-                        f"evaluation.datasets: {within(path, workspace)} of '{item.name}' does not exist; "
-                        "give a folder of class folders or a CSV"
-                    )
+            item.check(workspace, made)

@@ -210,7 +210,7 @@ def test_evaluation__wrong_settings_are_named_before_the_curation(home: Path, tm
     assert "evaluation.baselines: pixel is unknown; choices: pixels, untrained" in said
     values = f"[{{name: a, train: {home}/train, test: {tmp_path}/nowhere}}]"
     said = refused(capsys, "fit", home, tmp_path / "ws", "--evaluation.datasets", values)
-    assert f"evaluation.datasets: {tmp_path}/nowhere of 'a' does not exist" in said
+    assert f"evaluation.datasets: 'a': {tmp_path}/nowhere does not exist" in said
     assert not (tmp_path / "ws").exists()
 
 

@@ -102,6 +102,6 @@ def test_check__names_what_is_wrong(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"evaluation\.baselines: pixel is unknown; choices: pixels, untrained"):
         Evaluation(baselines=["pixel"]).check(tmp_path)
     missing = Evaluation([EvaluationSet("a", str(folder / "train"), "workspace:made/test")])
-    with pytest.raises(FileNotFoundError, match=r"evaluation\.datasets: .*made/test of 'a' does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"evaluation\.datasets: 'a': .*made/test does not exist"):
         missing.check(tmp_path)
     missing.check(tmp_path, made=True)  # the curation has yet to make it

@@ -1,0 +1,94 @@
+"""A labelled data set that backbones are judged on: images to learn from, and images to judge."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from datamodules.datasets.names import KNOWN, SetName, parse_name, placed, told_as
+from datamodules.datasets.registry import official_split
+from datamodules.labelled import LabelledImages, read_labelled, shared_images
+
+
+@dataclass
+class EvaluationSet:
+    """A labelled data set.
+
+    Args:
+        name: Its name in results.json.
+        train: Folder of class folders, CSV with columns path,label, torchvision:CLASS?..., hf:NAME?split=train, or a
+            known data set such as food-101:DIR?split=train; `workspace:` begins a path in the workspace.
+        test: The same, for the images that are judged.
+        root: In the place of train and test where `name` is that of a known data set: its folder, for its official
+            splits.
+        label_column: The CSV's column of labels.
+    """
+
+    name: str
+    train: str = ""
+    test: str = ""
+    root: str | None = None
+    label_column: str = "label"
+
+    def __post_init__(self) -> None:
+        if self.root is not None and self.name in KNOWN:  # what else is wrong, `check` says
+            self.train = self.train or official_split(self.name, self.root, test=False)
+            self.test = self.test or official_split(self.name, self.root, test=True)
+
+    @property
+    def key(self) -> str:
+        """How errors name it."""
+        return f"evaluation.datasets: '{self.name}'"
+
+    def check(self, workspace: Path, made: bool = False) -> None:
+        """Raises for what `read` would refuse, without opening an image; downloads what a known data set asks for.
+
+        made: files in the workspace are still to be made.
+        """
+        if self.root is not None and self.name not in KNOWN and not (self.train and self.test):
+            close = difflib.get_close_matches(self.name.lower(), KNOWN, n=1, cutoff=0.5)
+            hint = f"; did you mean name: {close[0]}?" if close else ""
+            raise ValueError(
+                f"{self.key} has a root, which only a known data set may have{hint} There are {', '.join(KNOWN)}; for "
+                "any other give train and test"
+            )
+        if not self.train or not self.test:
+            raise ValueError(
+                f"{self.key} has no {'train' if not self.train else 'test'}; give train and test: folders of class "
+                "folders, CSVs of path,label or data sets by name; or, of a known data set, name and root"
+            )
+        if made and any(text.startswith("workspace:") for text in (self.train, self.test)):
+            return
+        names = [parse_name(placed(text, workspace), self.key) for text in (self.train, self.test)]
+        for name in names:
+            if name.kind == "torchvision":
+                _check_class(name, self.key)
+        if not any(name.kind in ("torchvision", "hf") for name in names):  # those two are opened when they are judged
+            self._aligned(workspace)
+
+    def read(self, workspace: Path) -> tuple[LabelledImages, LabelledImages]:
+        """Training and test images, whose labels count the same classes. Raises ValueError or FileNotFoundError."""
+        train, test = self._aligned(workspace)
+        shared = shared_images(train, test)
+        if shared:
+            print(
+                f"{'evaluation':<12}{shared} of {len(test)} test images of '{self.name}' are among its training "
+                "images, and find themselves",
+                flush=True,
+            )
+        return train, test
+
+    def read_test(self, workspace: Path) -> LabelledImages:
+        """The images that are judged."""
+        return read_labelled(placed(self.test, workspace), self.key, label_column=self.label_column)
+
+    def _aligned(self, workspace: Path) -> tuple[LabelledImages, LabelledImages]:
+        train = read_labelled(placed(self.train, workspace), self.key, label_column=self.label_column)
+        test = self.read_test(workspace)
+        return train, test.aligned(train.classes, f"evaluation.datasets '{self.name}': test")
+
+
+def _check_class(name: SetName, key: str) -> None:
+    from datamodules.torchvision_source import find_class
+
+    with told_as(key):
+        find_class(name.name, name.options, name.text)
