@@ -1,6 +1,5 @@
 """Protocols that train on augmented images: fine-tuning, and a linear layer on a frozen backbone."""
 
-import hashlib
 import math
 import shutil
 import time
@@ -10,9 +9,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from torch import nn
 
 from datamodules.files import fingerprint, read_json, write_json
+from pas_train.evaluation.candidates import identity
 from pas_train.evaluation.image_training import Recipe, rank_images
 from pas_train.evaluation.metrics import figures, over_seeds
 from pas_train.evaluation.protocol import Figures, Protocol, Subject
@@ -73,7 +72,7 @@ class ImageTraining(Protocol):
         """
         if subject.backbone is None:
             return {}
-        weights = weights_fingerprint(subject.backbone)
+        weights = identity(subject.backbone)
         parts = [self._judge_seed(subject, self.recipe(subject, seed), weights) for seed in self.seeds]
         return {self.key: over_seeds(parts, len(subject.test))}
 
@@ -94,11 +93,11 @@ class ImageTraining(Protocol):
         return {}
 
     def _judge_seed(self, subject: Subject, recipe: Recipe, weights: str) -> Figures:
-        identity = fingerprint(
+        settings = fingerprint(
             [asdict(recipe), weights, subject.train.fingerprint(), subject.test.fingerprint(), subject.image_size,
              list(subject.mean), list(subject.std), str(subject.trainer.get("precision"))]
         )  # fmt: skip
-        kept = subject.folder / f"{self.key}-{identity}.json"
+        kept = subject.folder / f"{self.key}-{settings}.json"
         known: Figures | None = _agreed(read_json(kept))
         if known is not None:
             _say(f"{self.key:<13} {subject.name}: top-1 {_percent(known['top1'])}, finished before: {kept}")
@@ -162,15 +161,6 @@ class LinearImages(ImageTraining):
     def more(self) -> dict[str, Any]:
         """What is between backbone and layer."""
         return {"standardise": self.standardise}
-
-
-def weights_fingerprint(backbone: nn.Module) -> str:
-    """Identity of a backbone by its architecture as printed, and the names and bytes of its tensors."""
-    digest = hashlib.sha256(str(backbone).encode())
-    for name, value in backbone.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def _agreed(value: Any) -> Any:
