@@ -1,0 +1,335 @@
+"""Tables as text for the console, Markdown, LaTeX and CSV."""
+
+import csv
+import io
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pas_train.comparison.rows import Row
+from pas_train.comparison.tables import AVERAGE, UNKNOWN, UNSCREENED, Cell, Column, Table, digits_of
+
+WIDTH = 118
+LABEL = 40  # of a row on the console
+MARKS = {
+    UNKNOWN: "Its pretraining images could not be screened against the test images",
+    UNSCREENED: "Curated here, but not screened against the test images",
+}
+HEADS: tuple[tuple[str, Callable[[Row], str]], ...] = (
+    ("images", lambda row: short_number(row.images)),
+    ("epochs", lambda row: short_number(row.epochs)),
+    ("method", lambda row: row.method),
+    ("backbone", lambda row: row.backbone),
+    ("seeds", lambda row: str(len(row.draws)) if row.kind in ("trained", "untrained") else ""),
+)
+NUMBERS = ("images", "epochs", "seeds")
+MINUS = "−"
+
+
+def short_number(value: float | None) -> str:
+    """1,281,167 is 1.28M, 75,750 is 75.8K, 1,400 is 1,400; nothing for what is not known."""
+    if value is None:
+        return ""
+    for unit, factor in (("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if round(value / factor, 2) >= 1 and value >= 10_000:
+            return f"{value / factor:.3g}{unit}"
+    return f"{value:,.6g}"
+
+
+def number(value: float, digits: int) -> str:
+    """A figure."""
+    return f"{value:.{digits}f}"
+
+
+def signed(value: float, digits: int) -> str:
+    """A difference, with a true minus sign."""
+    text = f"{value:+.{digits}f}"
+    return text.replace("-", MINUS) if float(text) else f"±{abs(float(text)):.{digits}f}"
+
+
+def heads(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
+    """The columns before the figures that say anything: name and one text for each row."""
+    told = [(name, [text(row) for row in rows]) for name, text in HEADS]
+    return [(name, texts) for name, texts in told if any(texts)]
+
+
+def sections(table: Table) -> list[int]:
+    """Places of rows before which a line parts baselines from trainings, and one backbone from another."""
+    keys = [
+        (row.kind == "trained", row.backbone, row.method) if row.kind == "trained" else (False,)
+        for row, _ in table.rows
+    ]
+    return [place for place in range(1, len(keys)) if keys[place] != keys[place - 1]]
+
+
+def heading(column: Column) -> str:
+    """Of a column, in one line."""
+    return f"{column.data_set} {column.title}".strip()
+
+
+def legend(tables: Sequence[Table], best: str, second: str) -> list[str]:
+    """What the marks and intervals of tables mean, in sentences."""
+    cells = [cell for table in tables for _, line in table.rows for cell in line if cell is not None]
+    told = [f"{best} is best, {second} second."] if any(cell.rank for cell in cells) else []
+    overs = {("seeds" if cell.over.endswith("seeds") else "images") for cell in cells if cell.half is not None}
+    if overs == {"seeds"}:
+        told.append("±: 95 % interval of the mean over seeds.")
+    elif overs == {"images"}:
+        told.append("±: 95 % interval over the test images.")
+    elif overs:
+        told.append("±: 95 % interval, over seeds where a row has several, else over the test images.")
+    bases = dict.fromkeys(table.baseline for table in tables if table.baseline)
+    if bases and any(cell.difference is not None for cell in cells):
+        told.append(f"In brackets the difference to {', '.join(bases)}, in points.")
+    return told
+
+
+def footnotes(tables: Sequence[Table]) -> list[str]:
+    """The marked sentences below tables."""
+    whys: dict[str, dict[str, None]] = {}
+    for table in tables:
+        for mark, reasons in table.footnotes.items():
+            whys[mark] = whys.get(mark, {}) | reasons
+    return [f"{mark} {MARKS[mark]} ({'; '.join(reasons)})." for mark, reasons in sorted(whys.items())]
+
+
+def row_mark(line: Sequence[Cell | None]) -> str:
+    """The mark that all cells of a row have; it then stands behind the row's name."""
+    marks = {cell.mark for cell in line if cell is not None}
+    return marks.pop() if len(marks) == 1 else ""
+
+
+# The console.
+
+
+def console(tables: Sequence[Table], digits: int = 1, width: int = WIDTH) -> str:
+    """The tables in text of a fixed width; wide ones in several blocks."""
+    rows = list({id(row): row for table in tables for row, _ in table.rows}.values())
+    constant = {name: texts.pop() for name, texts in _of_trainings(rows).items() if len(texts) == 1}
+    words = [constant.get("method", ""), constant.get("backbone", "")]
+    words += [f"{constant['epochs']} epochs"] if "epochs" in constant else []
+    words += [f"{constant['seeds']} seed{'s' if constant['seeds'] != '1' else ''}"] if "seeds" in constant else []
+    lines = [", ".join(word for word in words if word)]
+    for table in tables:
+        lines += ["", f"{table.name}, {table.unit}", *_blocks(table, constant, digits, width)]
+    notes = [*legend(tables, "**", "*"), *footnotes(tables)]
+    return "\n".join([*lines, "", *map(wrapped, notes)]).lstrip("\n")
+
+
+def wrapped(text: str, width: int = WIDTH) -> str:
+    """A sentence broken where words end."""
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _of_trainings(rows: Sequence[Row]) -> dict[str, set[str]]:
+    """What the rows that were trained here say in each column but their images."""
+    trained = [row for row in rows if row.kind == "trained"]
+    return {name: {text(row) for row in trained} for name, text in HEADS if name != "images"}
+
+
+def _blocks(table: Table, constant: dict[str, str], digits: int, width: int) -> list[str]:
+    rows = [row for row, _ in table.rows]
+    labels = [_cut(row.label, LABEL) + row_mark(line) for row, line in table.rows]
+    before = [("", labels), *((name, texts) for name, texts in heads(rows) if name not in constant)]
+    left = [[name, *texts] for name, texts in before]
+    right = [_aligned(table, place, digits) for place in range(len(table.columns))]
+    room = width - sum(max(map(len, one)) + 2 for one in left)
+    lines: list[str] = []
+    while right:
+        taken, used = 0, 0
+        while taken < len(right) and (not taken or used + len(right[taken][0]) + 2 <= room):
+            used += len(right[taken][0]) + 2
+            taken += 1
+        flush = {0, *(place for place, (name, _) in enumerate(before) if name not in NUMBERS)}
+        lines += _laid_out([*left, *right[:taken]], flush)
+        right = right[taken:]
+        lines += [""] if right else []
+    return lines
+
+
+def _aligned(table: Table, place: int, digits: int) -> list[str]:
+    """Heading and cells of a column, its parts below each other; of families of figures the figures alone."""
+    column = table.columns[place]
+    digits = digits_of(column, digits)
+    parts = []
+    for _, line in table.rows:
+        cell = line[place]
+        if cell is None:
+            parts.append(["–", "", "", "", ""])
+            continue
+        half = f" ±{number(cell.half, digits)}" if cell.half is not None and not table.levels else ""
+        shown = cell.difference is not None and not table.levels
+        difference = f" ({signed(cell.difference, digits)})" if cell.difference is not None and shown else ""
+        mark = "" if row_mark(line) else cell.mark
+        parts.append([number(cell.value, digits), ("", "**", "*")[cell.rank], half, difference, mark])
+    widths = [max(len(part[i]) for part in parts) for i in range(5)]
+    flush = (str.rjust, str.ljust, str.rjust, str.rjust, str.ljust)
+    cells = ["".join(f(text, w) for f, text, w in zip(flush, part, widths, strict=True)) for part in parts]
+    title = heading(column)
+    width = max(len(title), len(cells[0]))
+    return [title.rjust(width), *(cell.rjust(width) for cell in cells)]
+
+
+def _laid_out(columns: Sequence[Sequence[str]], left: set[int]) -> list[str]:
+    widths = [max(map(len, column)) for column in columns]
+    return [
+        "  ".join(
+            text.ljust(width) if place in left else text.rjust(width)
+            for place, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in zip(*columns, strict=True)
+    ]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width * 2 // 3 - 1]}…{text[-(width // 3) :]}"
+
+
+# Files.
+
+
+def markdown(tables: Sequence[Table], title: str, notes: Sequence[str], digits: int = 1) -> str:
+    """The tables as Markdown, as GitHub shows it."""
+    parts = [f"# {title}"]
+    for table in tables:
+        rows = [row for row, _ in table.rows]
+        before = heads(rows)
+        names = ["pretraining set", *(name for name, _ in before), *map(heading, table.columns)]
+        marks = [":--", *("--:" if name in NUMBERS else ":--" for name, _ in before), *("--:" for _ in table.columns)]
+        lines = [names, marks]
+        for place, (row, line) in enumerate(table.rows):
+            mark = row_mark(line)
+            cells = [_in_markdown(c, column, digits, mark) for c, column in zip(line, table.columns, strict=True)]
+            lines.append([row.label + mark, *(texts[place] for _, texts in before), *cells])
+        text = "\n".join(f"| {' | '.join(_escaped(one) for one in line)} |" for line in lines)
+        below = " ".join([*legend([table], "**Bold**", "<ins>underlined</ins>"), *footnotes([table])])
+        parts += [f"## {table.name}", f"{table.unit[0].upper()}{table.unit[1:]}.", text, below]
+    if notes:
+        parts += ["## Notes", "\n".join(f"- {note}" for note in notes)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _in_markdown(cell: Cell | None, column: Column, digits: int, mark: str) -> str:
+    if cell is None:
+        return "–"
+    digits = digits_of(column, digits)
+    text = ("{}", "**{}**", "<ins>{}</ins>")[cell.rank].format(number(cell.value, digits))
+    text += f" ±{number(cell.half, digits)}" if cell.half is not None else ""
+    return (
+        text
+        + (f" ({signed(cell.difference, digits)})" if cell.difference is not None else "")
+        + ("" if mark else cell.mark)
+    )
+
+
+def latex(tables: Sequence[Table], digits: int = 1) -> str:
+    """The tables for a paper that has the package booktabs."""
+    head = "% \\usepackage{booktabs} in the preamble; each table stands alone."
+    return "\n\n".join([head, *(latex_table(table, place, digits) for place, table in enumerate(tables, 1))]) + "\n"
+
+
+def latex_table(table: Table, place: int, digits: int) -> str:
+    """One table with caption and label."""
+    rows = [row for row, _ in table.rows]
+    before = heads(rows)
+    shape = "l" + "".join("r" if name in NUMBERS else "l" for name, _ in before) + "r" * len(table.columns)
+    bold, under = "\\textbf{Bold}", "\\underline{underlined}"
+    told = [f"{table.name}: {table.unit}.", *legend([table], bold, under), *footnotes([table])]
+    text = " ".join(tex(one, keep=(bold, under)) for one in told)
+    lines = ["\\begin{table}[t]", "\\centering\\small", f"\\caption{{{text}}}", f"\\label{{tab:comparison-{place}}}"]
+    lines += [f"\\begin{{tabular}}{{@{{}}{shape}@{{}}}}", "\\toprule"]
+    names = ["Pretraining set", *(name.capitalize() for name, _ in before)]
+    if table.levels:
+        lines += _two_levels(table, len(names))
+        names += [column.title for column in table.columns]
+    else:
+        names += [
+            column.data_set.capitalize() if column.data_set == AVERAGE else column.data_set for column in table.columns
+        ]
+    lines += [f"{' & '.join(map(tex, names))} \\\\", "\\midrule"]
+    parting = sections(table)
+    for number_, (row, line) in enumerate(table.rows):
+        lines += ["\\midrule"] if number_ in parting else []
+        mark = row_mark(line)
+        cells = [_in_latex(cell, column, digits, mark) for cell, column in zip(line, table.columns, strict=True)]
+        lines.append(
+            " & ".join([tex(row.label + mark), *(tex(texts[number_]) for _, texts in before), *cells]) + " \\\\"
+        )
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"])
+
+
+def _two_levels(table: Table, before: int) -> list[str]:
+    """The evaluation sets above their columns."""
+    heads_, rules, at = [], [], before + 1
+    for data_set in dict.fromkeys(column.data_set for column in table.columns):
+        width = sum(column.data_set == data_set for column in table.columns)
+        heads_.append(f"\\multicolumn{{{width}}}{{c}}{{{tex(data_set)}}}")
+        rules.append(f"\\cmidrule(lr){{{at}-{at + width - 1}}}")
+        at += width
+    return [" & " * before + " & ".join(heads_) + " \\\\", "".join(rules)]
+
+
+def _in_latex(cell: Cell | None, column: Column, digits: int, mark: str) -> str:
+    if cell is None:
+        return "--"
+    digits = digits_of(column, digits)
+    text = ("{}", "\\textbf{{{}}}", "\\underline{{{}}}")[cell.rank].format(tex(number(cell.value, digits)))
+    text += f" {{\\scriptsize$\\pm${number(cell.half, digits)}}}" if cell.half is not None else ""
+    text += f" {{\\scriptsize({tex(signed(cell.difference, digits))})}}" if cell.difference is not None else ""
+    return text + ("" if mark else tex(cell.mark))
+
+
+TEX = {
+    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
+    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", MINUS: "$-$", "†": "$^\\dagger$",
+    "‡": "$^\\ddagger$", "–": "--", "·": "$\\cdot$", "…": "\\dots{}", "<": "$<$", ">": "$>$",
+}  # fmt: skip
+
+
+def tex(text: str, keep: Sequence[str] = ()) -> str:
+    """Text with what LaTeX would take for commands escaped; what is in `keep` stays."""
+    for one in keep:
+        if one in text:
+            before, after = text.split(one, 1)
+            return tex(before, keep) + one + tex(after, keep)
+    return "".join(TEX.get(character, character) for character in text)
+
+
+FIELDS = ("table", "part", "data_set", "figure", "metric", "row", "kind", "images", "synthetic", "epochs", "method",
+          "backbone", "image_size", "batch_size", "images_seen", "forward_passes", "value", "low", "high",
+          "interval_over", "seeds", "values", "difference", "baseline", "beyond_intervals", "rank", "screened",
+          "runs")  # fmt: skip
+
+
+def long_csv(tables: Sequence[Table]) -> str:
+    """One line for each figure of each row, not rounded; accuracies in percent, `values` of each seed."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for table in tables:
+        for row, line in table.rows:
+            for cell, column in zip(line, table.columns, strict=True):
+                if cell is not None:
+                    writer.writerow(_record(table, row, column, cell))
+    return buffer.getvalue()
+
+
+def _record(table: Table, row: Row, column: Column, cell: Cell) -> dict[str, Any]:
+    training = row.first.training
+    known = {name: training.get(name) for name in ("image_size", "batch_size", "images_seen", "forward_passes")}
+    compared = cell.difference is not None
+    record = {
+        "table": table.title, "part": table.part, "data_set": column.data_set, "figure": column.figure,
+        "metric": "score" if column.score else table.metric, "row": row.label, "kind": row.kind, "images": row.images,
+        "synthetic": row.synthetic, "epochs": row.epochs, "method": row.method, "backbone": row.backbone, **known,
+        "value": cell.value, "low": cell.low, "high": cell.high, "interval_over": cell.over,
+        "seeds": len(cell.values), "values": ";".join(f"{value:.10g}" for value in cell.values),
+        "difference": cell.difference, "baseline": table.baseline if compared else None,
+        "beyond_intervals": str(cell.clear).lower() if compared else None, "rank": cell.rank or None,
+        "screened": str(not cell.mark).lower(), "runs": ";".join(draw.result.run for draw in row.draws),
+    }  # fmt: skip
+    return {key: f"{value:.10g}" if isinstance(value, float) else value for key, value in record.items()}

@@ -1,0 +1,266 @@
+"""Rows of a comparison: backbones that differ in their seed alone are one row."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pas_train.comparison.reading import Result
+
+KINDS = ("pixels", "untrained", "start", "published", "trained")  # in the order of a table
+TITLES = {"pixels": "raw pixels", "untrained": "untrained"}
+METHODS = {"mocov3": "MoCo v3", "nnclr": "NNCLR"}
+DIGEST = re.compile(r"[0-9a-f]{16,}")
+VIT = re.compile(r"vit_(\w+?)_patch(\d+)")
+SIZES = {"tiny": "Ti", "small": "S", "base": "B", "large": "L", "huge": "H", "giant": "g"}
+MANY = 3  # settings that a label or a note names
+
+
+@dataclass
+class Draw:
+    """One judged backbone: of a row, the one of one seed.
+
+    key: its name in `evaluation`. figures: data set -> name -> figures; sources: where each of them was read.
+    """
+
+    key: str
+    kind: str
+    title: str
+    architecture: str
+    result: Result
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sources: dict[tuple[str, str], Result] = field(default_factory=dict)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The entry `data` of its results."""
+        return self.result.content.get("data") or {}
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The entry `training`, of what was trained here."""
+        return self.result.training if self.kind == "trained" else {}
+
+
+@dataclass
+class Row:
+    """What a line of a table says before its figures; draws: one for each seed."""
+
+    name: str
+    kind: str
+    draws: list[Draw]
+    detail: str = ""
+
+    @property
+    def first(self) -> Draw:
+        """Any of the draws, for what they have in common."""
+        return self.draws[0]
+
+    @property
+    def label(self) -> str:
+        """The name and what tells it from others of that name."""
+        return f"{self.name} ({self.detail})" if self.detail else self.name
+
+    @property
+    def images(self) -> int | None:
+        """Of the pretraining set."""
+        return self.first.data.get("images") if self.kind == "trained" else None
+
+    @property
+    def synthetic(self) -> int | None:
+        """Synthetic ones among the images."""
+        return self.first.data.get("synthetic") if self.kind == "trained" else None
+
+    @property
+    def epochs(self) -> float | None:
+        """Of the pretraining."""
+        return self.first.training.get("epochs")
+
+    @property
+    def passes(self) -> float | None:
+        """Forward passes of the pretraining."""
+        return self.first.training.get("forward_passes")
+
+    @property
+    def method(self) -> str:
+        """Of the pretraining, as papers write it; empty for a baseline."""
+        name = str(self.first.training.get("method") or "")
+        return METHODS.get(re.sub(r"[^a-z0-9]", "", name.lower()), name)
+
+    @property
+    def backbone(self) -> str:
+        """As papers write it."""
+        return backbone_name(self.first.training.get("backbone") or self.first.architecture)
+
+    @property
+    def domain(self) -> str:
+        """Of the runs; empty where it is not told."""
+        return str((self.first.result.content.get("labels") or {}).get("domain") or "")
+
+    @property
+    def outside(self) -> bool:
+        """Whether nobody here knows all the images that it was trained on."""
+        return self.kind in ("published", "start")
+
+
+def backbone_name(name: str | None) -> str:
+    """A timm name as papers write it: ViT-B/16, ResNet-50; others stay."""
+    name = name or ""
+    if found := VIT.match(name):
+        return f"ViT-{SIZES.get(found[1], found[1])}/{found[2]}"
+    found = re.fullmatch(r"resnet(\d+)", name)
+    return f"ResNet-{found[1]}" if found else name
+
+
+def draws_of(results: Iterable[Result]) -> list[Draw]:
+    """All judged backbones, each once: of a figure that several files hold, the newest counts.
+
+    A backbone is the same by the identity of its weights.
+    """
+    found: dict[tuple[Any, ...], Draw] = {}
+    for result in sorted(results, key=lambda one: one.modified):
+        for key, described in (result.content.get("backbones") or {}).items():
+            kind = str(described.get("kind") or key)
+            kind = "published" if kind == "trained" and not result.training else kind
+            identity = described.get("identity") or (result.place, key)
+            place = (json.dumps(identity, default=str),) if kind == "trained" else (kind, json.dumps(identity))
+            draw = Draw(key, kind, str(described.get("title") or key), str(described.get("architecture") or ""), result)
+            draw = found.setdefault(place, draw)
+            if kind == "trained" and draw.result.config is None:
+                draw.result = result if result.config is not None else draw.result
+            for data_set, backbones in result.content["evaluation"].items():
+                for name, figures in (backbones.get(key) or {}).items():
+                    draw.figures.setdefault(data_set, {})[name] = figures
+                    draw.sources[data_set, name] = result
+    return [draw for draw in found.values() if draw.figures]
+
+
+def rows_of(draws: Iterable[Draw]) -> tuple[list[Row], list[str]]:
+    """Rows in the order of a table, and notes for the reader."""
+    groups: dict[str, dict[Any, Draw]] = {}
+    notes = []
+    for draw in draws:
+        seeds = groups.setdefault(json.dumps(_group(draw), sort_keys=True, default=str), {})
+        seed = _seed(draw)
+        if seed in seeds:
+            places = f"{seeds[seed].result.place} and {draw.result.place}"
+            notes.append(f"{places} are trainings of the same settings and seed; the newer one counts.")
+            seeds.pop(seed)
+        seeds[seed] = draw
+    rows = [Row(_name(draws[0]), draws[0].kind, draws) for draws in map(_ordered, groups.values())]
+    rows.sort(key=_place)
+    _tell_apart(rows)
+    return rows, notes + _unequal_recipes(rows)
+
+
+def _ordered(seeds: dict[Any, Draw]) -> list[Draw]:
+    return [draw for _, draw in sorted(seeds.items(), key=lambda item: str(item[0]))]
+
+
+def _group(draw: Draw) -> list[Any]:
+    """What draws of one row have in common."""
+    recipe = draw.result.recipe or {}
+    if draw.kind == "untrained":  # other seeds are other draws of the same
+        return ["untrained", draw.architecture, _own(recipe, "model.backbone")]
+    if draw.kind != "trained":
+        return [draw.kind, draw.title, _identity(draw)]
+    training, data = draw.training, draw.data
+    identity = str(data.get("identity"))
+    # The identity of a folder is its path, which may differ between machines.
+    images = [identity if DIGEST.fullmatch(identity) else None, data.get("name"), data.get("images")]
+    known = [training.get(key) for key in ("method", "backbone", "epochs", "steps", "batch_size", "image_size")]
+    return ["trained", images, known, draw.result.recipe]
+
+
+def _own(recipe: dict[str, Any], before: str) -> dict[str, Any]:
+    return {key: value for key, value in recipe.items() if key.startswith(before)}
+
+
+def _identity(draw: Draw) -> Any:
+    return (draw.result.content["backbones"][draw.key] or {}).get("identity")
+
+
+def _seed(draw: Draw) -> Any:
+    """What tells the draws of a row apart."""
+    if draw.kind != "trained":
+        return str(_identity(draw))
+    if draw.result.recipe is None:  # two runs of one seed then differ in what is not known
+        return (str(draw.training.get("seed")), draw.result.run)
+    return draw.result.seeds
+
+
+def _name(draw: Draw) -> str:
+    """Of the pretraining set, or of the baseline."""
+    if draw.kind == "trained":
+        return str(draw.data.get("name") or draw.data.get("source") or draw.result.run)
+    if draw.kind in TITLES:
+        return TITLES[draw.kind]
+    return draw.title
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    order = KINDS.index(row.kind) if row.kind in KINDS else len(KINDS)
+    own = bool(row.first.data.get("curated"))  # those of others first, as papers do
+    return order, row.backbone, row.method, row.epochs or 0, own, row.images or 0, row.name
+
+
+def _tell_apart(rows: Sequence[Row]) -> None:
+    """Gives rows that look alike what tells them apart: domain, settings, seed, or the name of their run."""
+    alike: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        alike.setdefault((row.name, row.kind, row.images, row.epochs, row.method, row.backbone), []).append(row)
+    for group in alike.values():
+        if len(group) > 1:
+            for row, words in zip(group, _differences(group), strict=True):
+                row.detail = ", ".join(words)
+
+
+def _differences(group: Sequence[Row]) -> list[list[str]]:
+    domains = [[row.domain] for row in group]
+    if _distinct(domains) and all(row.domain for row in group):
+        return domains
+    training = ("image_size", "batch_size", "steps")
+    told = [{f"{key}": row.first.training.get(key) for key in training} for row in group]
+    for one, row in zip(told, group, strict=True):
+        one |= {key.rsplit(".", 1)[-1]: value for key, value in (row.first.result.recipe or {}).items()}
+    keys = [key for key in dict.fromkeys(k for one in told for k in one) if len({str(o.get(key)) for o in told}) > 1]
+    words = [[f"{key.replace('_', ' ')} {_short(one.get(key))}" for key in keys[:MANY]] for one in told]
+    if keys and _distinct(words):
+        return words
+    names = [[row.first.result.run] for row in group]
+    return names if _distinct(names) else [[row.first.result.place] for row in group]
+
+
+def _short(value: Any) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _distinct(words: Sequence[Sequence[str]]) -> bool:
+    return len({tuple(one) for one in words}) == len(words)
+
+
+def _unequal_recipes(rows: Sequence[Row]) -> list[str]:
+    """What trainings differ in beside their images, among those of one method and backbone."""
+    notes, groups = [], dict[tuple[str, str], list[Row]]()
+    for row in rows:
+        if row.kind == "trained" and row.first.result.recipe is not None:
+            groups.setdefault((row.method, row.backbone), []).append(row)
+    for (method, backbone), group in groups.items():
+        recipes = [row.first.result.recipe or {} for row in group]
+        told = []
+        for key in dict.fromkeys(key for recipe in recipes for key in recipe):
+            values: dict[str, list[str]] = {}
+            for row, recipe in zip(group, recipes, strict=True):
+                values.setdefault(_short(recipe.get(key)), []).append(row.name)
+            # Not where it is what was compared: each data set was then trained with each value.
+            if len(values) > 1 and len(set(map(frozenset, values.values()))) > 1:
+                parts = (f"{value} for {', '.join(dict.fromkeys(names))}" for value, names in values.items())
+                told.append(f"{key} ({'; '.join(parts)})")
+        if told:
+            more = f" and {len(told) - MANY} more settings" if len(told) > MANY else ""
+            notes.append(
+                f"The trainings of {backbone} by {method} differ not only in their images: "
+                f"{', '.join(told[:MANY])}{more}."
+            )
+    return notes
