@@ -18,6 +18,7 @@ COMMANDS = {
     "sweep": ("pas_train.sweeping.command", "sweep", "a W&B sweep file run here, without a server, resumable"),
     "validate": ("pas_train.cli", "lightning_command", "the online k-NN protocol on a checkpoint"),
     "test": ("pas_train.cli", "lightning_command", "the same as evaluate"),
+    "compare": ("pas_train.comparison.command", "compare", "tables, charts and a page of pretraining sets' results"),
     "predict": ("pas_train.cli", "lightning_command", "embeddings of an image source, as Parquet"),
 }
 
