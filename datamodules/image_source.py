@@ -1,6 +1,7 @@
 """What a training asks of a data set, whatever it is stored in: images by row."""
 
 import hashlib
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -53,6 +54,18 @@ class ImageSource(ABC):
             except (ValueError, RuntimeError, OSError) as error:  # the training replaces it
                 digest.update(type(error).__name__.encode())
         return digest.hexdigest()[:16]
+
+
+def encoded_image(source: ImageSource, row: int) -> bytes:
+    """The encoded image; of a source of pixels those of a BMP file, which loses nothing and is the same everywhere."""
+    image = source.read(row)
+    if isinstance(image, bytes):
+        return image
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "BMP")
+    return buffer.getvalue()
 
 
 class JoinedSources(ImageSource):

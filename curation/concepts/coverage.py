@@ -6,18 +6,28 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.datasets.names import SetName, parse_name, told_as
+from datamodules.datasets.registry import known_set
+
 FAR = 0.2  # cosine distance from which a label counts as missed
 FURTHEST = 5
 
 
-def read_labels(path: Path, key: str) -> list[str]:
+def read_labels(source: str | Path, key: str) -> list[str]:
     """The labels of a data set, sorted, each once.
 
-    path: a folder of class folders, a .csv with a column `label`, or a .txt with one label a line. key: the yaml key
-    that errors name. Raises FileNotFoundError or ValueError.
+    source: a folder of class folders, a .csv with a column `label`, a .txt with one label a line, or a data set by
+    name. key: the yaml key that errors name. Raises FileNotFoundError or ValueError.
     """
+    name = parse_name(source, key)
+    if name.kind:
+        return _named_classes(name, key)
+    path = Path(source)
     if not path.exists():
-        raise FileNotFoundError(f"{key}: {path} does not exist; give a folder of class folders, a .csv or a .txt")
+        raise FileNotFoundError(
+            f"{key}: {path} does not exist; give a folder of class folders, a .csv, a .txt, or a data set by name such "
+            "as food-101:DIR"
+        )
     if path.is_dir():
         labels = {folder.name for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith(".")}
     else:
@@ -32,6 +42,22 @@ def read_labels(path: Path, key: str) -> list[str]:
     return found
 
 
+def _named_classes(name: SetName, key: str) -> list[str]:
+    """The class names of a data set by name, of a known one also those that no image of the split has."""
+    if name.known:
+        classes = known_set(name.kind).listing(name, key, known_set(name.kind).train).classes
+    else:
+        from datamodules.sources import open_labelled_source
+
+        with told_as(key):
+            classes = open_labelled_source(name.text)[2]
+    if all(label.isdecimal() for label in classes):
+        raise ValueError(
+            f"{key}: {name.text} numbers its classes and has no names for them; give a .txt with one label a line"
+        )
+    return sorted(set(classes))
+
+
 def _from_csv(path: Path, text: str, key: str) -> set[str]:
     rows = csv.DictReader(text.splitlines())
     if "label" not in (rows.fieldnames or []):
@@ -40,8 +66,11 @@ def _from_csv(path: Path, text: str, key: str) -> set[str]:
 
 
 def label_text(label: str) -> str:
-    """A class folder's name as words: apple_pie is "apple pie", 001.Black_footed_Albatross has no number."""
-    text = re.sub(r"^(?:\d+\.|\d{2,}_)(?=\D)", "", label)
+    """A class folder's name as words: apple_pie is "apple pie", 001.Black_footed_Albatross has no number.
+
+    Nor has a name that several classes share, such as ImageNet's "crane (n02012849)".
+    """
+    text = re.sub(r"^(?:\d+\.|\d{2,}_)(?=\D)| \(n?\d+\)$", "", label)
     return " ".join(text.replace("_", " ").split()) or label
 
 

@@ -14,7 +14,7 @@ from curation.stage import Context, Stage
 from curation.stages.concepts import Concepts
 from curation.stages.embed import Embed
 from curation.workspace import write_table
-from datamodules.files import within
+from datamodules.datasets.names import placed
 
 KEY = "curation.coverage.labels"
 SCHEMA = pa.schema(
@@ -30,7 +30,8 @@ class Coverage(Stage):
     It only looks: no label enters the bank.
 
     Args:
-        labels: Name of a data set: a folder of class folders, a .csv with a column `label`, or a .txt of labels.
+        labels: Name of a data set: a folder of class folders, a .csv with a column `label`, a .txt of labels, or a
+            data set by name (cub-200-2011:DIR).
         templates: Prompts, one `{}` each. The paper compares the names themselves.
     """
 
@@ -56,7 +57,7 @@ class Coverage(Stage):
                 self._read(context, name)
 
     def _read(self, context: Context, name: str) -> list[str]:
-        return read_labels(within(self.labels[name], context.workspace.root), f"{KEY}.{name}")
+        return read_labels(placed(self.labels[name], context.workspace.root), f"{KEY}.{name}")
 
     def _is_made(self, context: Context, name: str) -> bool:
         """Whether the scenes stage makes this data set: a function of its settings, and maybe not there yet."""

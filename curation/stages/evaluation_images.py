@@ -1,5 +1,6 @@
 """Images that are no part of the pool, embedded by the copy descriptor in a small workspace of their own."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from curation.workspace import Workspace
 from datamodules.labelled import LIMITS
 
 
-def embed_sets(context: Context, folder: Path, sets: dict[str, Path], batch_size: int, key: str = KEY) -> Workspace:
-    """Embeds the images of some sets (name -> path) on all ranks; goes on with what is in the folder.
+def embed_sets(
+    context: Context, folder: Path, sets: Mapping[str, str | Path], batch_size: int, key: str = KEY
+) -> Workspace:
+    """Embeds the images of some sets (name -> path or data set) on all ranks; goes on with what is in the folder.
 
     Whatever can be decoded counts, as in an evaluation: the limits of ingest are for the pool. key: the yaml key of
     the sets. Raises ValueError where no image of a set can be decoded: nothing would be screened, and nobody see it.
@@ -27,7 +30,7 @@ def embed_sets(context: Context, folder: Path, sets: dict[str, Path], batch_size
     space = Workspace(folder)
 
     def index() -> None:
-        indexed = {name: index_set(name, path.absolute(), key) for name, path in sets.items()}
+        indexed = {name: index_set(name, path, folder / "exported", key) for name, path in sets.items()}
         tables = [table.replace_schema_metadata(None) for table, _ in indexed.values()]
         space.write_index(pa.concat_tables(tables), {name: place for name, (_, place) in indexed.items()})
         (space.index_folder / "stage.json").write_text("{}")

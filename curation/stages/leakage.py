@@ -18,7 +18,7 @@ from curation.stages.evaluation_images import embed_sets, embedded
 from curation.stages.rows import alive
 from curation.stages.score_normalisation import ScoreNormalisation
 from curation.workspace import Workspace, read_parts, write_part
-from datamodules.files import within
+from datamodules.datasets.names import placed
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,9 @@ class Leakage(Stage):
     """Drops images that are too similar to a test image (paper section 3.3; exact maximum over all test images).
 
     Args:
-        tests: Test images of every evaluation data set: folders, shards, or CSVs with a column `path`; a path, a
-            list, or a mapping from names (for the certificate) to paths. `workspace:` begins a path in the workspace.
+        tests: Test images of every evaluation data set: folders, shards, CSVs with a column `path`, or data sets by
+            name as evaluations have them (food-101:DIR?split=test); one, a list, or a mapping from names (for the
+            certificate) to them. `workspace:` begins a path in the workspace.
         threshold: Images with a higher cosine similarity to any test image are dropped (paper: 0.45).
         whole_groups: Drops, with an image that leaks, the whole group of near-duplicates that it is in: a copy of a
             copy of a test image may lie just below the threshold.
@@ -51,6 +52,11 @@ class Leakage(Stage):
             raise ValueError(f"curation.leakage.threshold must be a cosine in [-1, 1], got {self.threshold}")
         if not self.tests:
             raise ValueError("curation.leakage.tests names no folder; give the evaluation images, or `leakage: null`")
+        if self.whole_groups and "duplicates" not in context.stages:
+            raise ValueError(
+                "curation.leakage.whole_groups drops groups of near-duplicates, which curation.duplicates finds, but "
+                "that is null; set curation.leakage.whole_groups to false"
+            )
         made = self.made(context)
         for name, path in self.folders(context.workspace.root).items():
             if name not in made:
@@ -58,9 +64,9 @@ class Leakage(Stage):
         if self.score_normalisation is not None:
             self.score_normalisation.check(context.workspace.root)
 
-    def folders(self, workspace: Path) -> dict[str, Path]:
-        """Name of each test set -> where it is."""
-        return {name: within(path, workspace) for name, path in named_sets(self.tests).items()}
+    def folders(self, workspace: Path) -> dict[str, str]:
+        """Name of each test set -> where it is, or the data set that it is."""
+        return {name: placed(path, workspace) for name, path in named_sets(self.tests).items()}
 
     def settings(self) -> dict[str, Any]:
         """What decides which images are dropped; the test images are identified by their files."""
@@ -75,7 +81,7 @@ class Leakage(Stage):
         normalisation = self.score_normalisation
         if normalisation is not None:
             own = normalisation.background
-            parts["background"] = context.seed if own is None else identify_set(within(own, root))
+            parts["background"] = context.seed if own is None else identify_set(placed(own, root))
         return {**parts, "made": made}
 
     def made(self, context: Context) -> dict[str, str]:

@@ -14,7 +14,7 @@ from curation.representatives import hashes
 from curation.stage import Context
 from curation.stages.evaluation_images import embed_sets, embedded
 from curation.workspace import write_array
-from datamodules.files import within
+from datamodules.datasets.names import placed
 
 KEY = "curation.leakage.score_normalisation"
 
@@ -50,7 +50,7 @@ class ScoreNormalisation:
         if not 1 <= self.neighbours <= self.sample:
             raise ValueError(f"{KEY}.neighbours must be from 1 to sample ({self.sample}), got {self.neighbours}")
         if self.background is not None:
-            check_set("background", within(self.background, workspace), f"{KEY}.background")
+            check_set("background", placed(self.background, workspace), f"{KEY}.background")
 
     def offsets(
         self, context: Context, tests: Embeddings, rows: np.ndarray, pool: Embeddings, below: float, batch_size: int,
@@ -66,7 +66,7 @@ class ScoreNormalisation:
         path = folder / "background.npy"
         own = None
         if self.background is not None and not context.session.on_zero(path.exists):
-            sets = {"background": within(self.background, context.workspace.root)}
+            sets = {"background": placed(self.background, context.workspace.root)}
             space = embed_sets(context, folder / "background", sets, batch_size, f"{KEY}.background")
             own = embedded(space, f"{KEY}.background")[1]
 

@@ -88,6 +88,20 @@ def placed(text: str, workspace: Path) -> str:
     return text if is_named(text) else str(within(text, workspace))
 
 
+def same_images(one: str, other: str) -> bool:
+    """Whether two texts name the same images, by their words alone: of a known data set, its folder and split."""
+    if not (is_named(one) and is_named(other)):
+        return one == other
+    first, second = parse_name(one, "data.source"), parse_name(other, "data.source")
+    if not (first.known and second.known):
+        return one == other
+    return (
+        first.kind == second.kind
+        and Path(first.name).resolve() == Path(second.name).resolve()
+        and first.options.get("split") == second.options.get("split")
+    )
+
+
 def with_option(text: str, option: str, value: str) -> str:
     """A name with one more option."""
     return f"{text}{'&' if '?' in text else '?'}{option}={value}"

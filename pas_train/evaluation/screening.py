@@ -1,14 +1,15 @@
 """Whether the test images of an evaluation were kept out of the images that a backbone was trained on."""
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from datamodules.datasets.names import is_named
-from datamodules.files import read_json, sha256_file, within
-from datamodules.labelled import read_labelled
+from datamodules.datasets.names import is_named, placed, same_images
+from datamodules.files import read_json, sha256_file
+from datamodules.image_source import encoded_image
 from datamodules.sources import Sources, names_of
 from pas_train import curated
 from pas_train.checkpoints import read_checkpoint
@@ -165,14 +166,13 @@ def screen_before(evaluation: Evaluation, workspace: Path, gate: Any) -> None:
     """
     if evaluation.allow_unscreened or not evaluation.datasets:
         return
-    folders: dict[str, Path] = {} if gate is None else gate.folders(workspace)
-    below = [folder.resolve() for folder in folders.values()]
+    folders: dict[str, str] = {} if gate is None else gate.folders(workspace)
+    below = [Path(folder).resolve() for folder in folders.values() if not is_named(folder)]
     refused, known = {}, None
     for item in evaluation.datasets:
-        path = within(item.test, workspace).resolve()
-        if any(folder in (path, *path.parents) for folder in below):
+        if _is_among(placed(item.test, workspace), list(folders.values()), below):
             continue
-        if not path.exists() or not all(folder.exists() for folder in below):
+        if not all(folder.exists() for folder in below):
             continue
         known = curated.checksums_of_sets(folders) if known is None else known
         checksums = _checksums(item, workspace)
@@ -183,9 +183,24 @@ def screen_before(evaluation: Evaluation, workspace: Path, gate: Any) -> None:
     _refuse(refused)
 
 
+def _is_among(test: str, gate: list[str], below: list[Path]) -> bool:
+    """Whether test images are those of the gate by their name or path, or are still to be made.
+
+    below: the gate's paths.
+    """
+    if is_named(test):
+        return any(same_images(test, one) for one in gate)
+    path = Path(test).resolve()
+    return any(folder in (path, *path.parents) for folder in below) or not path.exists()
+
+
 def _checksums(item: EvaluationSet, workspace: Path) -> list[str]:
     """SHA-256 of every test image."""
-    paths = read_labelled(within(item.test, workspace), label_column=item.label_column).paths
+    images = item.read_test(workspace)
+    paths = images.paths
+    if not paths:
+        rows = range(len(images))
+        return [hashlib.sha256(encoded_image(images.source, row)).hexdigest() for row in rows]
     gone = [path for path in paths if not path.is_file()]
     if gone:
         raise FileNotFoundError(f"evaluation.datasets: the image {gone[0]} of '{item.name}' does not exist")

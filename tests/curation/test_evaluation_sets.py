@@ -55,7 +55,7 @@ def test_named_sets__refuses_names_that_do_not_tell_sets_apart(
 def test_index_set__csv_is_the_files_that_it_names(folder: Path) -> None:
     path = folder.parent / "some.csv"
     path.write_text(f"\ufefflabel,path\na,food/class-0/2.png\nb,{folder}/class-1/1.png\na,food/class-0/2.png\n")
-    index, place = index_set("some", path)
+    index, place = index_set("some", path, folder.parent)
     assert origins(index).to_pylist() == [f"some/{folder}/class-1/1.png", "some/food/class-0/2.png"]
     assert place == folder.parent and index["size"][1].as_py() == (folder / "class-0/2.png").stat().st_size
     assert checksums("some", path) == [sha256_file(folder / "class-1/1.png"), sha256_file(folder / "class-0/2.png")]
