@@ -55,7 +55,7 @@ def look_for(text: str, backbone: str) -> tuple[bool, str]:
     from huggingface_hub import try_to_load_from_cache
 
     if of_timm(text):
-        repository = _timm_repository(_timm_name(text.removeprefix(TIMM).removeprefix(":"), START_KEY, backbone))
+        repository = timm_repository(timm_name(text.removeprefix(TIMM).removeprefix(":"), START_KEY, backbone))
     else:
         repository = text.removeprefix(HUB)
         if Path(repository).expanduser().is_dir():
@@ -124,7 +124,7 @@ def read_tensors(path: Path) -> Any:
         ) from error
 
 
-def _timm_name(tag: str, key: str, backbone: str) -> str:
+def timm_name(tag: str, key: str, backbone: str) -> str:
     """A backbone's name in timm, with the tag of its weights where one is given. Raises ValueError for unknown tags."""
     import timm
 
@@ -138,7 +138,8 @@ def _timm_name(tag: str, key: str, backbone: str) -> str:
     return f"{base}.{tag or own}" if tag or own else base
 
 
-def _timm_repository(full: str) -> str:
+def timm_repository(full: str) -> str:
+    """Where timm has the weights of a full name from."""
     import timm
 
     settings: Any = timm.get_pretrained_cfg(full)
@@ -149,11 +150,11 @@ def _read_timm(tag: str, key: str, backbone: str) -> tuple[Published, str]:
     """The weights that timm has of a backbone. tag: which, or nothing for those that timm prefers."""
     import timm
 
-    full = _timm_name(tag, key, backbone)
+    full = timm_name(tag, key, backbone)
     try:
         model: Any = timm.create_model(full, pretrained=True, num_classes=0)
     except Exception as error:  # of the hub's library, its network library, or timm
-        raise _unavailable(key, f"timm's weights of {full}", _timm_repository(full), error) from error
+        raise unavailable(key, f"timm's weights of {full}", timm_repository(full), error) from error
     settings = model.pretrained_cfg
     tensors = {f"backbone.{name}": value for name, value in model.state_dict().items()}
     mean, std = tuple(settings["mean"]), tuple(settings["std"])
@@ -162,11 +163,14 @@ def _read_timm(tag: str, key: str, backbone: str) -> tuple[Published, str]:
     return Published(tensors, "timm's", [], attention_heads(model), mean, std), name
 
 
-def _unavailable(key: str, what: str, repository: str, error: Exception) -> FileNotFoundError:
+def unavailable(
+    key: str, what: str, repository: str, error: Exception, setting: str = f"{START_KEY}: DIR"
+) -> FileNotFoundError:
+    """The error for weights that cannot be had. setting: how a folder of them is given."""
     said = str(error).split("\n")[0].rstrip(".")
     return FileNotFoundError(
         f"{key}: {what} are not here and cannot be fetched ({said}). Where there is a network, `hf download "
-        f"{repository} --local-dir DIR` fetches them; then give the folder: {START_KEY}: DIR"
+        f"{repository} --local-dir DIR` fetches them; then give the folder: {setting}"
     )
 
 
@@ -175,7 +179,7 @@ def _read_hub(name: str, key: str) -> Published:
     folder = Path(name).expanduser()
     local = folder.is_dir()
     try:
-        config_file = folder / "config.json" if local else _download(name, "config.json")
+        config_file = folder / "config.json" if local else download(name, "config.json")
         config = json.loads(config_file.read_text())
     except Exception as error:  # of the hub's library, its network library, or a damaged file
         if local:
@@ -183,25 +187,26 @@ def _read_hub(name: str, key: str) -> Published:
             raise ValueError(
                 f"{key}: {name} has no config.json that can be read ({said}); give the weights' file"
             ) from error
-        raise _unavailable(key, f"the weights {HUB}{name}", name, error) from error
+        raise unavailable(key, f"the weights {HUB}{name}", name, error) from error
     try:
         if "architecture" in config:
             return _of_timm_repository(name, folder if local else None, config)
         return _read_transformers(name, config, local)
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and not local:
-            raise _unavailable(key, f"the weights {HUB}{name}", name, error) from error
+            raise unavailable(key, f"the weights {HUB}{name}", name, error) from error
         raise ValueError(f"{key}: {name}: {error}") from error
 
 
-def _download(repository: str, file: str) -> Path:
+def download(repository: str, file: str) -> Path:
+    """A file of a repository of the Hugging Face hub, as it was fetched before or is now."""
     from huggingface_hub import hf_hub_download
 
     return Path(hf_hub_download(repository, file))
 
 
 def _of_timm_repository(name: str, folder: Path | None, config: Mapping[str, Any]) -> Published:
-    file = folder / "model.safetensors" if folder is not None else _download(name, "model.safetensors")
+    file = folder / "model.safetensors" if folder is not None else download(name, "model.safetensors")
     published = convert(read_tensors(file))
     settings = {**config, **config.get("pretrained_cfg", {})}
     for field in ("mean", "std"):
@@ -213,10 +218,20 @@ def _of_timm_repository(name: str, folder: Path | None, config: Mapping[str, Any
 
 def _read_transformers(name: str, config: Mapping[str, Any], local: bool) -> Published:
     """A model of transformers, whose library knows the namings of its own older files."""
+    from_transformers({}, config)  # refuses other architectures before anything is loaded
+    model, unexpected = load_transformers(name, local)
+    published = from_transformers(model.state_dict(), config)
+    published.left_out += unexpected
+    for field, value in read_colours(name, local).items():
+        setattr(published, field, value)
+    return published
+
+
+def load_transformers(name: str, local: bool) -> tuple[Any, list[str]]:
+    """(a model of transformers, quietly loaded; keys of its files that it has not). Raises ValueError or OSError."""
     from transformers import AutoModel
     from transformers.utils import logging
 
-    from_transformers({}, config)  # refuses other architectures before anything is loaded
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -231,18 +246,19 @@ def _read_transformers(name: str, config: Mapping[str, Any], local: bool) -> Pub
     absent = sorted(one for one in report["missing_keys"] if not one.startswith("pooler."))
     if absent:
         raise ValueError(f"its files lack {len(absent)} tensors ({some(absent)})")
-    published = from_transformers(model.state_dict(), config)
-    published.left_out += sorted(report["unexpected_keys"])
+    return model, sorted(report["unexpected_keys"])
+
+
+def read_colours(name: str, local: bool) -> dict[str, tuple[float, ...]]:
+    """The `mean` and `std` of the colours that weights of transformers know; empty where nothing is said of them."""
     try:
-        colours = Path(name, "preprocessor_config.json") if local else _download(name, "preprocessor_config.json")
+        colours = Path(name, "preprocessor_config.json") if local else download(name, "preprocessor_config.json")
         text = colours.read_text()
-    except OSError:  # not every repository has one: nothing is known of the colours then
-        return published
+    except OSError:  # not every repository has one
+        return {}
     try:
         settings = json.loads(text)
     except ValueError as error:
         raise ValueError(f"its preprocessor_config.json cannot be read ({error})") from error
-    for field in ("mean", "std"):
-        if settings.get(f"image_{field}"):
-            setattr(published, field, tuple(settings[f"image_{field}"]))
-    return published
+    given = {field: settings.get(f"image_{field}") for field in ("mean", "std")}
+    return {field: tuple(value) for field, value in given.items() if value}
