@@ -1,6 +1,7 @@
 """What `fit` does once the data set is there: train or go on, evaluate, track, report."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 
 from pas_train import curated, summary
+from pas_train.artifacts import KINDS, Kind, log_artifacts
 from pas_train.backbones import backbone_of
 from pas_train.checkpoint_io import AtomicCheckpointIO, save_whole
 from pas_train.checkpointing import Checkpoints
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
     from pas_train.cli import PasCLI
 
+TAG_LENGTH = 64  # of W&B's
+
 
 @dataclass
 class Tracking:
@@ -38,12 +42,27 @@ class Tracking:
     Args:
         enabled: False logs to metrics.csv and results.json only.
         project: Project of the runs.
+        group: Runs that belong together; null takes the data set's domain.
+        tags: Words to find a run by, here and in `compare`.
+        job_type: Kind of the runs.
+        notes: What a run is for.
+        artifacts: What is kept there: data_set (its manifest), backbone (its weights), results (results.json).
         offline: True never asks the server; null goes offline, and says so, where there is no key.
     """
 
     enabled: bool = True
     project: str = "pas"
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    job_type: str = "pretrain"
+    notes: str | None = None
+    artifacts: list[Kind] = field(default_factory=lambda: list(KINDS))
     offline: bool | None = None
+
+    def __post_init__(self) -> None:
+        wrong = [tag for tag in self.tags if not 0 < len(tag) <= TAG_LENGTH]
+        if wrong:
+            raise ValueError(f"tracking.tags: W&B takes tags of 1 to {TAG_LENGTH} characters, got {wrong[0]!r}")
 
 
 def train(
@@ -57,6 +76,8 @@ def train(
     if run.trained and run.results is not None:
         if zero:
             print(f"training    finished before: {run.folder}")
+            if "WANDB_SWEEP_ID" in os.environ:  # an agent's run is to hold the results all the same
+                tracked = _track(cli, attach(cli, run, run.last)[1:], run, None, run.results)
     else:
         loggers = attach(cli, run, ckpt_path or run.last)
         whole = to_judge(trainer, model)
@@ -71,7 +92,7 @@ def train(
                 if judged
                 else write_results(cli, whole, data, run, {}, Judged())
             )
-            tracked = _track(cli, loggers[1:], results)
+            tracked = _track(cli, loggers[1:], run, whole, results)
         meet()
     if zero:
         made_here = cli.options.get("curation") is not None
@@ -95,14 +116,11 @@ def attach(cli: "PasCLI", run: Run, start: str | Path | None) -> list[Logger]:
             curation = cli.options.get("curation")
             data_set = {"source": described(run.source), "identity": run.data_identity}
             config = {**cli.plain_config(), "data_set": data_set}
+            group = tracking.group or (curation.domain if curation else "data")
             tracked = make_wandb_logger(
-                tracking.project,
-                curation.domain if curation else "data",
-                run.name,
-                run.folder,
-                config,
-                tracking.offline,
-            )
+                tracking.project, group, run.name, run.folder, config, tracking.offline, tracking.job_type,
+                tracking.tags, tracking.notes,
+            )  # fmt: skip
             loggers += [tracked] if tracked is not None else []
     trainer.loggers = loggers
     cast(Any, trainer).callbacks.insert(0, RememberDataSet(run.origin))
@@ -137,14 +155,21 @@ def fit(cli: "PasCLI", model: LightningModule, data: LightningDataModule, run: R
         run.mark_trained(trainer.global_step, trainer.current_epoch)
 
 
-def _track(cli: "PasCLI", loggers: list[Logger], results: dict[str, Any]) -> str | None:
-    """Sends the curation's figures, sample pictures and the evaluation to W&B; returns where the run lies."""
+def _track(
+    cli: "PasCLI", loggers: list[Logger], run: Run, model: LightningModule | None, results: dict[str, Any]
+) -> str | None:
+    """Sends the curation's figures, sample pictures, results and artifacts to W&B; returns where the run lies.
+
+    model: with its final weights; None sends no backbone.
+    """
     where = None
+    kinds, settings = cli.config_init[cli.subcommand]["tracking"].artifacts, cli.plain_config()["model"]
     for logger in cast("list[WandbLogger]", loggers):
         if cli.options.get("curation") is not None:
             log_curation(logger, **curated.data_set_pictures(cli.workspace))
-        log_results(logger, results["evaluation"])
+        log_results(logger, results)
+        log_artifacts(logger, kinds, run, model, settings, results)
         logger.finalize("success")
-        run = logger.experiment
-        where = str(Path(run.dir).parent) if run.offline else str(run.url)
+        tracked = logger.experiment
+        where = str(Path(tracked.dir).parent) if tracked.offline else str(tracked.url)
     return where

@@ -1,6 +1,8 @@
 """Weights & Biases, without ever a prompt. Takes plain numbers and arrays: it knows neither curation nor training."""
 
+import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,11 +15,15 @@ if TYPE_CHECKING:
 Mode = Literal["online", "offline", "disabled"]
 SIDE_PX = 224  # of the sample pictures, longest side
 SERVER_WAIT_S = 20.0  # wandb's own limit is 90
+NAME_LENGTH = 128  # of an artifact, at most
+COLUMNS = ("top1", "top1_low", "top1_high", "top5", "mean_per_class", "score")  # of the table of an evaluation
+SUMMARY_CHARACTERS = 900_000  # the server takes values of up to a megabyte
 
 
 def make_wandb_logger(
-    project: str, group: str, name: str, folder: Path, config: dict[str, Any], offline: bool | None = None
-) -> "WandbLogger | None":
+    project: str, group: str, name: str, folder: Path, config: dict[str, Any], offline: bool | None = None,
+    job_type: str = "pretrain", tags: Sequence[str] = (), notes: str | None = None,
+) -> "WandbLogger | None":  # fmt: skip
     """The logger of one run, already begun; None, said in a line, where wandb is not installed.
 
     The run is offline where it is asked for (`offline`, or WANDB_MODE), where there is no key and where the server does
@@ -30,6 +36,9 @@ def make_wandb_logger(
         folder: The run's folder; wandb/ is made in it.
         config: Settings and the data set's identity.
         offline: True never asks the server; None decides by WANDB_MODE, then by whether there is a key.
+        job_type: Kind of the run.
+        tags: Words to find it by; without any, those of WANDB_TAGS.
+        notes: What it is for; None leaves it to WANDB_NOTES.
     """
     try:
         import wandb
@@ -37,7 +46,10 @@ def make_wandb_logger(
         print("tracking    wandb is not installed (`pip install wandb`): metrics.csv and results.json only", flush=True)
         return None
     (folder / "wandb").mkdir(parents=True, exist_ok=True)
-    arguments = {"project": project, "group": group, "name": name, "dir": str(folder), "config": config}
+    arguments = {
+        "project": project, "group": group, "name": name, "dir": str(folder), "config": config, "job_type": job_type,
+        "tags": list(tags) or None, "notes": notes,
+    }  # fmt: skip
     try:
         mode, reason = decide_mode(offline)
         if mode == "online":
@@ -74,10 +86,13 @@ def _begin(mode: Mode, arguments: dict[str, Any]) -> "WandbLogger":
     import wandb
     from lightning.pytorch.loggers import WandbLogger
 
+    own: dict[str, Any] = {"id": None if "WANDB_RUN_ID" in os.environ else arguments["name"]}
+    if "WANDB_SWEEP_ID" in os.environ:  # an agent's: project and entity are the sweep's
+        own["project"] = os.environ.get("WANDB_PROJECT")
     # Begun here, not by the logger: its own `offline=True` comes too late once wandb.login has run.
     run = wandb.init(
-        **arguments, mode=mode, id=None if "WANDB_RUN_ID" in os.environ else arguments["name"], resume="allow",
-        job_type="pretrain", settings=wandb.Settings(init_timeout=SERVER_WAIT_S, silent=mode != "online"),
+        **{**arguments, **own}, mode=mode, resume="allow",
+        settings=wandb.Settings(init_timeout=SERVER_WAIT_S, silent=mode != "online"),
     )  # fmt: skip
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
@@ -130,14 +145,68 @@ def _pictures(images: Sequence[np.ndarray]) -> list[Any]:
     return [wandb.Image(square, file_type="jpg") for square in squares]
 
 
-def log_results(logger: "WandbLogger", evaluation: Mapping[str, Mapping[str, Any]]) -> None:
-    """Sends the accuracies: `eval/<data set>/<protocol>/top1`, baselines `eval/<data set>/<backbone>/<protocol>/top1`.
+def log_results(logger: "WandbLogger", results: Mapping[str, Any]) -> None:
+    """Sends what a results.json holds (pas_train.results).
 
-    evaluation: data set -> backbone (trained, untrained, pixels) -> protocol -> figures, as in results.json.
+    Accuracies are `eval/<data set>/<protocol>/top1` in the summary, of baselines `eval/<data set>/<backbone>/...`; all
+    together they are a table `evaluation`. The file's text is the summary's `results`, so that one question to the
+    server brings it back; data set and training are in the config.
     """
-    for name, backbones in evaluation.items():
+    import wandb
+
+    run = logger.experiment
+    titles = {name: one.get("title", name) for name, one in results.get("backbones", {}).items()}
+    rows = []
+    for data_set, backbones in results["evaluation"].items():
         for backbone, protocols in backbones.items():
-            place = f"eval/{name}" if backbone == "trained" else f"eval/{name}/{backbone}"
+            place = f"eval/{data_set}" if backbone == "trained" else f"eval/{data_set}/{backbone}"
             for protocol, figures in protocols.items():
-                numbers = {key: value for key, value in figures.items() if isinstance(value, int | float)}
-                logger.experiment.summary.update({f"{place}/{protocol}/{key}": value for key, value in numbers.items()})
+                numbers = _numbers(figures)
+                run.summary.update({f"{place}/{protocol}/{key}": value for key, value in numbers.items()})
+                cells = [numbers.get(column) for column in COLUMNS]
+                rows.append([data_set, titles.get(backbone, backbone), protocol, *cells])
+    if rows:
+        run.log({"evaluation": wandb.Table(columns=["data set", "backbone", "protocol", *COLUMNS], data=rows)})
+    text = json.dumps(results)
+    if len(text) > SUMMARY_CHARACTERS and results.get("training"):
+        text = json.dumps({**results, "training": {**results["training"], "curve": []}})
+    run.summary["results"] = text
+    known = {key: results[key] for key in ("data", "training", "labels") if results.get(key)}
+    if "data" in known:
+        known["data_set"] = known.pop("data")
+    if "training" in known:
+        known["training"] = {key: value for key, value in known["training"].items() if key != "curve"}
+    run.config.update(known, allow_val_change=True)
+
+
+def _numbers(figures: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among some figures, with the ends of an interval by name."""
+    numbers = {
+        key: value for key, value in figures.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    interval = figures.get("interval")
+    if interval is not None:
+        numbers |= {"top1_low": interval[0], "top1_high": interval[1]}
+    return numbers
+
+
+def log_artifact(
+    logger: "WandbLogger", kind: str, name: str, files: Mapping[str, Path], metadata: Mapping[str, Any],
+    aliases: Sequence[str] = (), used: bool = False,
+) -> None:  # fmt: skip
+    """Sends files as an artifact. Their bytes must stay as they are until the run is sent; they are not copied.
+
+    kind: dataset, model or results. files: name in the artifact -> file. used: the run took it, rather than made it;
+    W&B tells the two apart where there is a server.
+    """
+    import wandb
+
+    artifact = wandb.Artifact(re.sub(r"[^\w.-]+", "-", name)[:NAME_LENGTH], type=kind, metadata=dict(metadata))
+    for inside, path in files.items():
+        artifact.add_file(str(path), name=inside, policy="immutable", skip_cache=True)
+    run = logger.experiment
+    aliases = ["latest", *aliases]
+    if used and not run.offline:
+        run.use_artifact(artifact, aliases=aliases)
+    else:
+        run.log_artifact(artifact, aliases=aliases)
