@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from curation.doctor import Finding
+    from curation.encoders import ImageTextEncoder
     from curation.pipeline import Curation
     from curation.planning import Line, Rates
     from curation.selectors import Selector
@@ -272,3 +275,80 @@ def data_set_pictures(workspace: Path, count: int = 16) -> dict[str, Any]:
     }
     record = space.stage_record("select") or {}
     return {"funnel": funnel(ledger), "samples": samples, "result": record.get("result", {})}
+
+
+# What `analyse` takes.
+
+
+def concept_names(workspace: Path) -> list[str]:
+    """The bank of a workspace, without the general concepts; none where no concepts stage has finished."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from curation.workspace import Workspace
+
+    path = Workspace(workspace).stage_folder("concepts") / "bank.parquet"
+    if not path.is_file():
+        return []
+    bank = pq.read_table(path, columns=["concept", "general", "valid"])
+    return bank.filter(pc.and_(bank["valid"], pc.invert(bank["general"])))["concept"].to_pylist()
+
+
+def stored_encoder(workspace: Path) -> dict[str, Any] | None:
+    """The image-text model whose embeddings a workspace stores: model, pretrained, files; None where it has none."""
+    from curation.workspace import Workspace
+
+    record = Workspace(workspace).stage_record("embed")
+    if record is None:
+        return None
+    model = record["models"]["image_text"]
+    return {"model": model["name"], "pretrained": model["pretrained"], "files": model["files"]}
+
+
+def stored_embeddings(workspace: Path, keys: list[str]) -> tuple["np.ndarray", "np.ndarray"]:
+    """(places int64 [n] in keys, unit float32 [n, D]) of the images that a workspace has embedded; reads only these."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from curation.workspace import Workspace
+
+    space = Workspace(workspace)
+    rows, embeddings = space.embeddings("embed", "image")
+    wanted = pc.index_in(pa.array(keys, pa.string()), value_set=space.index["key"].combine_chunks())
+    of_row = np.full(space.index.num_rows, -1)
+    of_row[rows] = np.arange(len(rows))
+    known = np.flatnonzero(wanted.is_valid().to_numpy(zero_copy_only=False))
+    stored = of_row[wanted.drop_null().to_numpy().astype(np.int64)]
+    return known[stored >= 0], embeddings[stored[stored >= 0]]
+
+
+def image_text_encoder(model: str, pretrained: str | None, key: str) -> "ImageTextEncoder":
+    """An open_clip model by name and weights, or of a folder. Raises ValueError or FileNotFoundError naming the key."""
+    from curation.stages.embed import ImageText
+
+    return ImageText(model, pretrained).load(key=key)
+
+
+def nearest_concepts(labels: "np.ndarray", concepts: "np.ndarray") -> tuple["np.ndarray", "np.ndarray"]:
+    """(int64 [L] place of the nearest concept, float32 [L] 1 - cosine, not below 0) of unit [L, D] and [C, D]."""
+    import numpy as np
+
+    from curation.ood import best_concept
+
+    places, similarity = best_concept(labels, concepts)
+    return places, np.maximum(1 - similarity, 0)
+
+
+def labels_of(source: str, key: str) -> list[str]:
+    """The labels of a data set: class folders, a .csv, a .txt, or a data set by name."""
+    from curation.concepts.coverage import read_labels
+
+    return read_labels(source, key)
+
+
+def label_words(label: str) -> str:
+    """A label as words: apple_pie is "apple pie"."""
+    from curation.concepts.coverage import label_text
+
+    return label_text(label)
