@@ -1,19 +1,20 @@
 """k-nearest-neighbour classification by cosine similarity, exact and in blocks."""
 
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from pas_train.evaluation.metrics import RANKS, figures
+from pas_train.evaluation.neighbours import nearest
 from pas_train.evaluation.protocol import Figures, Protocol, Subject
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
-TEST_BLOCK = 1024
-TRAIN_BLOCK = 65536  # a block of similarities is 256 MiB, whatever the size of the data sets
+VOTES = 2**25  # of a block of images and classes: 256 MiB
 
 
 @dataclass
@@ -21,20 +22,45 @@ class Knn(Protocol):
     """k nearest neighbours by cosine similarity.
 
     Args:
-        k: Neighbours (paper: 1).
+        k: Neighbours of the figure `knn`, with one vote each (paper: 1).
+        weighted: Numbers of neighbours of further figures, such as `knn20`, whose votes are weighted by
+            exp(cosine / temperature).
+        temperature: Of those votes.
     """
 
     k: int = 1
+    weighted: list[int] = field(default_factory=lambda: [10, 20, 100, 200])
+    temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for settings that mean nothing."""
+        if self.k < 1 or any(k < 1 for k in self.weighted):
+            raise ValueError(f"evaluation.knn: k and weighted must be 1 or more, got {self.k} and {self.weighted}")
+        if len(set(self.weighted)) < len(self.weighted):
+            raise ValueError(f"evaluation.knn.weighted names a number twice: {self.weighted}")
+        if self.temperature <= 0:
+            raise ValueError(f"evaluation.knn.temperature must be positive, got {self.temperature}")
 
     def names(self) -> list[str]:
-        """One figure."""
-        return ["knn"]
+        """`knn`, and one for each weighted vote."""
+        return ["knn", *(f"knn{k}" for k in self.weighted)]
+
+    def described(self) -> dict[str, dict[str, Any]]:
+        """Each figure by its own settings, so that leaving one out does not change the others."""
+        weighted = {f"knn{k}": {"k": k, "temperature": self.temperature} for k in self.weighted}
+        return {"knn": {"k": self.k, "temperature": None}, **weighted}
 
     def judge(self, subject: Subject) -> dict[str, Figures]:
-        """Top-1 of the test images by the training images' labels."""
+        """Of the test images by the training images' labels; one search serves all votes."""
         train, test = subject.features()
-        predicted = knn_predict(train.values, train.labels, test.values, k=min(self.k, len(train.values)))
-        return {"knn": {"top1": float((predicted == test.labels).mean())}}
+        count = len(train.values)
+        found = nearest(train.values, test.values, min(max(self.k, *self.weighted, 1), count), subject.device)
+        labels = torch.from_numpy(train.labels)
+        told = {}
+        for name, one in self.described().items():
+            ranked = _vote(*found, labels, subject.classes, min(one["k"], count), one["temperature"])
+            told[name] = figures(ranked.cpu().numpy(), test.labels)
+        return told
 
 
 def knn_predict(train: Array, train_labels: Array, test: Array, k: int = 1, temperature: float | None = None) -> Array:
@@ -50,57 +76,46 @@ def knn_predict(train: Array, train_labels: Array, test: Array, k: int = 1, temp
         raise ValueError(f"{len(train)} training rows but {len(train_labels)} labels")
     if temperature is not None and temperature <= 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
-    bank = F.normalize(torch.as_tensor(train).float(), dim=1)
-    queries = F.normalize(torch.as_tensor(test).float(), dim=1)
-    labels = torch.as_tensor(train_labels)
-    classes, codes = torch.unique(labels, return_inverse=True)
-    codes = codes.to(bank.device)
-    predicted = [
-        _vote(*_nearest(block, bank, k), codes, len(classes), temperature) for block in queries.split(TEST_BLOCK)
-    ]
-    result = classes[torch.cat(predicted).to(classes.device)] if predicted else classes[:0]
+    classes, codes = torch.unique(torch.as_tensor(train_labels), return_inverse=True)
+    ranked = _vote(*nearest(train, test, k), codes, len(classes), k, temperature, ranks=1)
+    result = classes[ranked[:, 0].to(classes.device)]
     return result.cpu().numpy() if isinstance(train_labels, np.ndarray) else result
 
 
-def _nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Similarities [B, k] and bank rows [B, k], most similar first, equal ones by row."""
-    best: Tensor | None = None
-    rows: Tensor | None = None
-    for start in range(0, len(bank), TRAIN_BLOCK):
-        similarities = queries @ bank[start : start + TRAIN_BLOCK].T
-        values, found = _top(similarities, min(k, similarities.shape[1]))
-        found = found + start
-        if best is not None and rows is not None:  # earlier blocks first, so that equal values keep the smaller row
-            values, found = torch.cat([best, values], dim=1), torch.cat([rows, found], dim=1)
-            values, order = _top(values, min(k, values.shape[1]))
-            found = found.gather(1, order)
-        best, rows = values, found
-    assert best is not None and rows is not None  # the bank is not empty: k <= its length
-    return best, rows
+def _vote(
+    similarities: Tensor, rows: Tensor, labels: Tensor, classes: int, k: int, temperature: float | None,
+    ranks: int = RANKS,
+) -> Tensor:  # fmt: skip
+    """Classes with most votes of the first k neighbours [T, K], most first: int64 [T, min(ranks, k)], -1 for none.
 
-
-def _top(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row in falling order; of equal ones the smaller column (topk alone promises no order)."""
+    Equal votes go to the class of the nearer neighbour.
+    """
+    labels = labels.to(rows.device)
     if k == 1:
-        columns = values.argmax(dim=1, keepdim=True)  # the first of equal ones
-        return values.gather(1, columns), columns
-    top = values.topk(min(k + 1, values.shape[1]), dim=1).values
-    tied = (top[:, 1:] == top[:, :-1]).any(dim=1)
-    columns = values.topk(k, dim=1).indices
-    if tied.any():
-        columns[tied] = values[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
-    return values.gather(1, columns), columns
+        return labels[rows[:, :1]]
+    block = max(1, VOTES // classes)
+    counted = [
+        _count(labels[rows[part, :k]], similarities[part, :k], classes, temperature, min(ranks, k))
+        for part in _blocks(len(rows), block)
+    ]
+    return torch.cat(counted) if counted else rows[:, : min(ranks, k)]
 
 
-def _vote(similarities: Tensor, rows: Tensor, codes: Tensor, classes: int, temperature: float | None) -> Tensor:
-    neighbours = codes[rows]  # [B, k]
-    if rows.shape[1] == 1:
-        return neighbours[:, 0]
+def _count(neighbours: Tensor, similarities: Tensor, classes: int, temperature: float | None, ranks: int) -> Tensor:
     weights = torch.ones_like(similarities)
     if temperature is not None:
         # Divided by the nearest's weight: the same vote, and no overflow at small temperatures.
         weights = ((similarities - similarities[:, :1]) / temperature).exp()
-    votes = torch.zeros(len(rows), classes, dtype=torch.float64, device=rows.device)
+    votes = torch.zeros(len(neighbours), classes, dtype=torch.float64, device=neighbours.device)
     votes.scatter_add_(1, neighbours, weights.double())
-    own = votes.gather(1, neighbours)  # the votes of each neighbour's class; the first largest is the nearest's
-    return neighbours.gather(1, own.argmax(dim=1, keepdim=True))[:, 0]
+    ranked = []
+    for _ in range(ranks):
+        own, first = votes.gather(1, neighbours).max(dim=1, keepdim=True)  # of equal votes the first, the nearest's
+        best = neighbours.gather(1, first)
+        ranked.append(best.masked_fill(own < 0, -1))
+        votes.scatter_(1, best, -1.0)  # counted
+    return torch.cat(ranked, dim=1)
+
+
+def _blocks(count: int, size: int) -> Iterator[slice]:
+    return (slice(begin, begin + size) for begin in range(0, count, size))
