@@ -106,7 +106,7 @@ def read_labelled(
 ) -> LabelledImages:
     """Reads `folder/CLASS/.../image`, a CSV whose paths are relative to its folder, or a data set by name.
 
-    source: a name (datamodules.datasets.names) only as str. key: the yaml key that errors name. Classes without an
+    key: the yaml key that errors name. Classes without an
     image are left out. Raises FileNotFoundError or ValueError.
     """
     name = parse_name(source, key)

@@ -1,6 +1,7 @@
 """ImageNet-1k (ILSVRC 2012): 1,000 classes, in folders of their WordNet numbers."""
 
 import csv
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -50,14 +51,14 @@ def _labels(folder: Path, images: Path, names: list[str]) -> tuple[dict[str, str
         if (place / SOLUTION).exists():
             rows = list(csv.reader(read_lines(place / SOLUTION)))[1:]
             known = {f"{row[0]}.JPEG": row[1].split()[0] for row in rows if len(row) > 1}
-            return known, sorted(set(known.values()))
+            return known, official()
         if (place / SYNSETS).exists():
             synsets = [line.strip() for line in read_lines(place / SYNSETS)]
             if len(synsets) != len(names):
                 raise ValueError(f"{place / SYNSETS} has {len(synsets)} labels, {images} {len(names)} images")
-            return dict(zip(names, synsets, strict=True)), sorted(set(synsets))
+            return dict(zip(names, synsets, strict=True)), official()
         if (place / NUMBERS).exists():
-            classes = [line.strip() for line in read_lines(_information("imagenet_synsets.txt"))]
+            classes = official()
             pairs = {Path(name).name: int(text) for name, text in read_pairs(place / NUMBERS).items() if text.isdigit()}
             wrong = [name for name, number in pairs.items() if number >= len(classes)]
             if wrong:
@@ -68,13 +69,20 @@ def _labels(folder: Path, images: Path, names: list[str]) -> tuple[dict[str, str
     )
 
 
+def official() -> list[str]:
+    """The WordNet numbers of the 1,000 classes in order."""
+    return [line.strip() for line in read_lines(_information("imagenet_synsets.txt"))]
+
+
 def class_names(wnids: list[str]) -> list[str]:
-    """The first name of each WordNet number, all of its names where another class shares the first."""
+    """The first name of each WordNet number, all of its names where another of the 1,000 shares the first."""
     lemmas = read_pairs(_information("imagenet_synset_to_lemma.txt"))
-    full = [lemmas.get(wnid, wnid) for wnid in wnids]
-    first = [name.partition(",")[0] for name in full]
-    short = [name if first.count(name) == 1 else whole for name, whole in zip(first, full, strict=True)]
-    return unique_names(short, wnids)
+    every = list(dict.fromkeys([*official(), *wnids]))
+    full = [lemmas.get(wnid, wnid) for wnid in every]
+    first = Counter(name.partition(",")[0] for name in full)
+    short = [name.partition(",")[0] if first[name.partition(",")[0]] == 1 else name for name in full]
+    names = dict(zip(every, unique_names(short, every), strict=True))
+    return [names[wnid] for wnid in wnids]
 
 
 def _information(name: str) -> Path:

@@ -47,14 +47,16 @@ class SetName:
 
 def is_named(text: str | Path) -> bool:
     """Whether a text names a data set, rather than a path."""
-    return isinstance(text, str) and text.partition(":")[0] in ("torchvision", "hf", *KNOWN) and ":" in text
+    kind, colon, _ = str(text).partition(":")
+    return bool(colon) and kind in ("torchvision", "hf", *KNOWN)
 
 
 def parse_name(text: str | Path, key: str) -> SetName:
     """The parts of a text. Raises ValueError naming the yaml key, with close names for a set that there is not."""
-    if not isinstance(text, str) or not is_named(text):
-        _refuse_unknown(str(text), key)
-        return SetName("", str(text), str(text))
+    text = str(text)
+    if not is_named(text):
+        _refuse_unknown(text, key)
+        return SetName("", text, text)
     kind, _, rest = text.partition(":")
     name, _, query = rest.partition("?")
     options = {}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.datasets.known_set import KnownSet, Listing, first_of, read_lines
+from datamodules.datasets.known_set import KnownSet, Listing, read_lines
 
 CLASSES = (
     "Bier", "Bier Mass", "Weissbier", "Cola", "Wasser", "Curry-Wurst", "Weisswein", "A-Schorle", "Jaegermeister",
@@ -14,12 +14,11 @@ CLASSES = (
 
 def read(folder: Path, split: str) -> Listing:
     """`SPLIT/files.txt`: lines of FILE COUNT and, of each box, CLASS X Y WIDTH HEIGHT in pixels."""
-    path = first_of(folder, (f"{split}/files.txt", f"dataset/{split}/files.txt"))
-    place = path.parent.relative_to(folder).as_posix()
+    path = folder / split / "files.txt"
     files, boxes = [], []
     for line in read_lines(path):
         name, *rest = line.split()
-        files.append(f"{place}/{name}")
+        files.append(f"{split}/{name}")
         boxes.append(_boxes(rest, name, path))
     return Listing(folder, files, None, list(CLASSES), boxes=boxes)
 
@@ -44,7 +43,7 @@ SET = KnownSet(
     "oktoberfest",
     "the Oktoberfest Food Dataset",
     "dataset",
-    ("train/files.txt", "test/files.txt", "dataset/train/files.txt"),
+    ("train/files.txt", "test/files.txt"),
     {"train": None, "test": None},  # of 1,110 images in all, the paper does not say how many each has
     "train",
     "test",
