@@ -106,8 +106,7 @@ def read_labelled(
 ) -> LabelledImages:
     """Reads `folder/CLASS/.../image`, a CSV whose paths are relative to its folder, or a data set by name.
 
-    key: the yaml key that errors name. Classes without an
-    image are left out. Raises FileNotFoundError or ValueError.
+    key: the yaml key that errors name. Classes without an image are left out. Raises FileNotFoundError or ValueError.
     """
     name = parse_name(source, key)
     if name.kind in ("torchvision", "hf"):

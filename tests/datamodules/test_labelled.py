@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from datamodules.labelled import ImageFiles, LabelledDataset, LabelledImages, centre_crop, read_labelled
+from tests.datamodules.datasets import small_trees
 
 
 def save(path: Path, seed: int = 0, width: int = 60, height: int = 40) -> Path:
@@ -120,3 +121,56 @@ def test_centre_crop__square_keeps_everything() -> None:
     pixels[:, 40:] = 255
     found = centre_crop(pixels, 20, square=True)
     assert (found[:, :, :8] == 0).all() and (found[:, :, 12:] == 255).all()
+
+
+def test_read_labelled__known_set_by_name(tmp_path: Path) -> None:
+    small_trees.save_food_101(tmp_path)
+    images = read_labelled(f"food-101:{tmp_path}?split=test&partial=true")
+    assert names(images, tmp_path / "food-101") == [
+        ("images/apple_pie/3.jpg", "apple pie"), ("images/hot_and_sour_soup/6.jpg", "hot and sour soup"),
+    ]  # fmt: skip
+    assert LabelledDataset(images, 16)[1]["label"] == 1
+
+
+def test_read_labelled__torchvision(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "cat/2.png", "dog/3.png"):
+        save(tmp_path / name)
+    images = read_labelled(f"torchvision:ImageFolder?root={tmp_path}", "data.knn_bank")
+    assert images.classes == ["cat", "dog"] and images.labels.tolist() == [0, 0, 1] and images.paths == []
+    assert LabelledDataset(images, 16)[2]["image"].shape == (3, 16, 16)
+    numbers = read_labelled("torchvision:FakeData?size=9&num_classes=3")  # knows no names, and no list of its labels
+    assert set(numbers.classes) <= {"0", "1", "2"} and len(numbers) == 9
+    with pytest.raises(
+        ValueError, match=r"^data\.knn_bank: torchvision has no|^data\.knn_bank: torchvision:ImageFoldr"
+    ):
+        read_labelled("torchvision:ImageFoldr?root=.", "data.knn_bank")
+
+
+def test_read_labelled__hugging_face(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    image = {"bytes": save(tmp_path / "one.png").read_bytes(), "path": None}
+    columns = {"image": [image] * 3, "label": [1, 0, 1], "kind": ["b", "a", "b"], "share": [0.1, 0.2, 0.3],
+               "hidden": [-1, 0, 1]}  # fmt: skip
+    kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog", "ant"]),
+             "kind": datasets.Value("string"), "share": datasets.Value("float32"),
+             "hidden": datasets.Value("int64")}  # fmt: skip
+    datasets.Dataset.from_dict(columns, features=datasets.Features(kinds)).save_to_disk(tmp_path / "set")
+    images = read_labelled(f"hf:{tmp_path}/set")
+    assert images.classes == ["cat", "dog"] and images.labels.tolist() == [1, 0, 1] and images.paths == []
+    texts = read_labelled(f"hf:{tmp_path}/set?label=kind")
+    assert texts.classes == ["a", "b"] and texts.labels.tolist() == [1, 0, 1]
+    for option, message in (("lable", "has no column lable; give label=NAME of label"), ("share", "holds float"),
+                            ("hidden", "1 of 3 images have no label, such as image 0")):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"^evaluation\.datasets: hf:.*{message}"):
+            read_labelled(f"hf:{tmp_path}/set?label={option}")
+
+
+def test_image_files__fingerprint_does_not_depend_on_the_place(tmp_path: Path) -> None:
+    import shutil
+
+    save(tmp_path / "a" / "cat" / "1.png")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    one, other = read_labelled(tmp_path / "a"), read_labelled(tmp_path / "b")
+    assert one.fingerprint() == other.fingerprint() and one.paths != other.paths
+    save(tmp_path / "b" / "cat" / "1.png", 1)
+    assert other.fingerprint() != one.fingerprint()

@@ -28,7 +28,7 @@ def write(path: Path, text: str) -> None:
 def save_food_101(root: Path) -> Path:
     """Two classes, two images each in train and one in test."""
     home = root / "food-101"
-    classes = {"apple_pie": (1, 2, 3), "hot_and_sour_soup": (4, 5, 6)}
+    classes: dict[str, tuple[int, ...]] = {"apple_pie": (1, 2, 3), "hot_and_sour_soup": (4, 5, 6)}
     save(home / "images", *(f"{name}/{number}.jpg" for name, numbers in classes.items() for number in numbers))
     write(home / "meta/classes.txt", "apple_pie\nhot_and_sour_soup\n")
     for split, part in (("train", slice(2)), ("test", slice(2, 3))):
