@@ -35,6 +35,7 @@ def usage() -> str:
         "",
         "FILE is a yaml in the current directory, or the name of a packaged one (quickstart.yaml, pool.yaml, ...).",
         "Every key of it can be given on the command line: --model.init_args.temperature 0.1",
+        "--seed N of `fit` stands for the seeds of model and data.",
         "python -m pas_train COMMAND --help lists the keys of a command.",
     ]
     return "\n".join(lines)
@@ -57,10 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"; did you mean {' or '.join(close)}?" if close else f"; commands are {', '.join(COMMANDS)}"
         print(f"pas_train: error: unknown command '{command}'{hint}", file=sys.stderr)
         return 2
-    from pas_train.configs import ConfigError, resolve_configs
+    from pas_train.configs import ConfigError, resolve_configs, share_seed
 
+    module, function, _ = COMMANDS[command]
     try:
-        rest = resolve_configs(rest)
+        rest = resolve_configs(share_seed(rest) if module == "pas_train.cli" else rest)
     except ConfigError as error:
         print(f"pas_train: error: {error}", file=sys.stderr)
         return 2
@@ -72,7 +74,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         from pas_train.slurm import requeue_on_signal
 
         requeue_on_signal()
-    module, function, _ = COMMANDS[command]
     with reported():
         getattr(importlib.import_module(module), function)(command, rest)
     return 0

@@ -60,6 +60,24 @@ def resolve_configs(args: Sequence[str]) -> list[str]:
     return _deep_nulls(resolved)
 
 
+def share_seed(args: Sequence[str]) -> list[str]:
+    """Arguments with `--seed N` as the seeds of model and data, so that a sweep over seeds has one parameter."""
+    kept, seeds = [], []
+    pending = False
+    for arg in args:
+        key, equals, value = arg.partition("=")
+        if pending or (key == "--seed" and equals):
+            seeds = [f"--{part}.init_args.seed={arg if pending else value}" for part in ("model", "data")]
+            pending = False
+        elif arg == "--seed":
+            pending = True
+        else:
+            kept.append(arg)
+    if pending:
+        raise ConfigError("--seed needs a number")
+    return kept + seeds  # behind the yamls that name the classes
+
+
 def _in_order(args: list[str]) -> list[str]:
     """Arguments with `--config.LABEL=NAME` as `--config=NAME`, in the order of their labels; null names no yaml."""
     places = [place for place, arg in enumerate(args) if LABELLED.match(arg)]

@@ -44,7 +44,7 @@ def find_sweep(name: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    for candidate in (FOLDER / name, FOLDER / FOLDER_OF_SWEEPS / name):
+    for candidate in (FOLDER / FOLDER_OF_SWEEPS / name, FOLDER / name):
         for path in (candidate, candidate.with_name(candidate.name + ".yaml")):
             if path.is_file():
                 return path
