@@ -40,8 +40,17 @@ def launched_devices(devices: Any, num_nodes: int) -> tuple[Any, int]:
     return agree(devices, num_nodes)
 
 
+def start_ranks(trainer: dict[str, Any]) -> None:
+    """Starts the other processes of the trainer section, and lets them meet; nothing for one process."""
+    _session(trainer).start()
+
+
 def curation_session(curation: "Curation", trainer: dict[str, Any]) -> "Session":
     """The processes and devices of the trainer section, with the curation's precision."""
+    return _session(trainer, precision=curation.precision)
+
+
+def _session(trainer: dict[str, Any], **options: Any) -> "Session":
     from curation.session import Session
 
     devices = trainer.get("devices", "auto")
@@ -53,7 +62,7 @@ def curation_session(curation: "Curation", trainer: dict[str, Any]) -> "Session"
         devices,
         int(trainer.get("num_nodes") or 1),
         strategy if isinstance(strategy, str) else "auto",
-        curation.precision,
+        **options,
     )
 
 

@@ -1,7 +1,7 @@
 """Judging a training's backbone, or the one of a checkpoint, beside its baselines; what results.json says of both."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,11 @@ from datamodules.files import write_json
 from pas_train import summary
 from pas_train.backbones import backbone_of
 from pas_train.checkpoints import load, load_weights
+from pas_train.evaluation.baselines import OWN, check_baselines, load_baseline
 from pas_train.evaluation.candidates import Candidate
 from pas_train.evaluation.judging import Judged, Judging
 from pas_train.evaluation.screening import Screening, origin_of_checkpoint, screen
+from pas_train.ranks import start_ranks
 from pas_train.records import data_record, grown, record_of, remembered
 from pas_train.results import results_of
 from pas_train.runs import Run
@@ -28,15 +30,17 @@ if TYPE_CHECKING:
 def judge(
     cli: "PasCLI", model: LightningModule, data: LightningDataModule, run: Run, screening: Screening
 ) -> dict[str, Any]:
-    """Evaluates the trained backbone of a run beside its baselines and writes results.json."""
+    """Evaluates the trained backbone of a run beside its baselines and writes results.json; empty but on rank 0."""
     if run.last is not None:
         model.load_state_dict(load(run.last)["state_dict"])
-    evaluation = cli.config_init[cli.subcommand]["evaluation"]
-    if evaluation.datasets:
-        print("evaluation  starts", flush=True)
+    judging = _judging(cli, model)
+    if judging.evaluation.datasets:
+        judging.say("evaluation  starts")
     trained = backbone_of(model)
-    own = _own_candidates(model, trained, copy.deepcopy(trained), run.checkpoints, "trained")
-    return write_results(cli, model, data, run, screening, _judging(cli, model).run(_chosen(evaluation, own)))
+    judged = judging.run(_candidates(judging, model, trained, copy.deepcopy(trained), run.checkpoints, "trained"))
+    if judging.meeting.rank:
+        return {}
+    return write_results(cli, model, data, run, screening, judged)
 
 
 def write_results(
@@ -65,13 +69,15 @@ def evaluate_checkpoint(cli: "PasCLI", model: LightningModule, ckpt_path: str | 
             "--evaluation.datasets '[{name: food, train: DIR, test: DIR}]': folders of class folders, or CSVs of path "
             "and label"
         )
+    evaluation.check(cli.workspace)
+    check_baselines_of(cli, model)
     path = Path(str(ckpt_path))
     origin = origin_of_checkpoint(checkpoint, path)
     screening = screen(evaluation, cli.workspace, origin)
-    if cli.trainer.is_global_zero:
-        title = "published" if checkpoint["global_step"] is None else "trained"
-        own = _own_candidates(model, backbone_of(model), untrained, path.parent, title)
-        judged = _judging(cli, model).run(_chosen(evaluation, own))
+    title = "published" if checkpoint["global_step"] is None else "trained"
+    judging = _judging(cli, model)
+    judged = judging.run(_candidates(judging, model, backbone_of(model), untrained, path.parent, title))
+    if judging.meeting.rank == 0:
         told = _told(cli, model, checkpoint, path, origin)
         results = results_of(
             evaluation=judged.evaluation, labels=_labels(cli), screening=screening, backbones=judged.backbones,
@@ -105,43 +111,48 @@ def _told(
     return {"run": folder.name if folder is not None else path.stem, "data": data, "training": told}
 
 
-def _own_candidates(
-    model: Any, backbone: nn.Module, untrained: nn.Module, checkpoints: Path, title: str
-) -> list[Candidate]:
-    """The backbone that is judged, and what it was before. checkpoints: the folder that may hold the latter's weights.
+def _candidates(
+    judging: Judging, model: Any, backbone: nn.Module, untrained: nn.Module, checkpoints: Path, title: str
+) -> Iterator[Candidate]:
+    """The backbone that is judged, what it was before, and the other baselines, each loaded when its turn comes.
 
-    Raises nothing where there are none: random weights of the same seed stand in for them.
+    untrained: with random weights of the model's seed. checkpoints: the folder that may hold the training's own.
     """
     mean, std = ([float(value) / 255 for value in values.flatten()] for values in (model.mean, model.std))
-    name = str(getattr(model, "backbone_name", type(backbone).__name__))
-
-    def before() -> nn.Module:
+    name, baselines = str(getattr(model, "backbone_name", type(backbone).__name__)), judging.evaluation.baselines
+    yield Candidate("trained", title, "published" if title == "published" else "trained", name, backbone, mean, std)
+    start = started_backbone(backbone, checkpoints / "start.pt") if "start" in baselines else None
+    if start is not None:
+        yield Candidate("start", "start", "start", name, start, mean, std)
+    if "untrained" in baselines:
         file = checkpoints / "untrained.pt"
         if file.exists():
             untrained.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-        return untrained
-
-    def candidate(key: Any, title: str, build: Callable[[], nn.Module] | None, kind: Any = None) -> Candidate:
-        return Candidate(key, title, kind or key, name if build is not None else "pixels", build, mean, std)
-
-    start = started_backbone(backbone, checkpoints / "start.pt")
-    return [
-        candidate("trained", title, lambda: backbone, "published" if title == "published" else "trained"),
-        *([candidate("start", "start", lambda: start)] if start is not None else []),
-        candidate("untrained", "untrained", before),
-        candidate("pixels", "raw pixels", None),
-    ]
+        yield Candidate("untrained", "untrained", "untrained", name, untrained, mean, std)
+    if "pixels" in baselines:
+        yield Candidate("pixels", "raw pixels", "pixels", "pixels", None, mean, std)
+    for baseline in dict.fromkeys(baselines):
+        if baseline not in OWN:
+            yield load_baseline(baseline, judging.side)
 
 
-def _chosen(evaluation: Any, own: list[Candidate]) -> list[Candidate]:
-    return [one for one in own if one.name == "trained" or one.name in evaluation.baselines]
+def check_baselines_of(cli: "PasCLI", model: Any) -> None:
+    """Raises for a baseline that cannot be judged, before anything long is begun."""
+    evaluation = cli.config_init[cli.subcommand]["evaluation"]
+    if evaluation.datasets:
+        check_baselines(evaluation.baselines, evaluation.image_size or _image_size(cli, model))
+
+
+def _image_size(cli: "PasCLI", model: Any) -> int:
+    size: Any = getattr(cli.datamodule, "image_size", None) or getattr(model, "image_size", 224)
+    return int(size)
 
 
 def _judging(cli: "PasCLI", model: Any) -> Judging:
-    options = cli.config_init[cli.subcommand]
-    size = int(getattr(cli.datamodule, "image_size", None) or model.image_size)
-    device = cli.trainer.strategy.root_device
-    return Judging(options["evaluation"], cli.workspace, device, size, cli.plain_config().get("trainer") or {})
+    evaluation, trainer = cli.config_init[cli.subcommand]["evaluation"], cli.plain_config().get("trainer") or {}
+    if evaluation.datasets:
+        start_ranks(cli.trainer, trainer)
+    return Judging(evaluation, cli.workspace, cli.trainer.strategy.root_device, _image_size(cli, model), trainer)
 
 
 def _labels(cli: "PasCLI") -> dict[str, Any]:

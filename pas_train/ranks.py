@@ -2,17 +2,20 @@
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
+from pas_train import curated
 from pas_train.sharding import FullyShardedStrategy
 from pas_train.synchronised_norm import synchronise_batch_norms
+
+T = TypeVar("T")
 
 # While rank 0 judges the backbone, the others wait longer than the process group's 30 minutes. Those stay for the
 # training, where a rank that does not answer is dead.
@@ -53,16 +56,61 @@ def prepare_ranks(trainer: Trainer, module: LightningModule, sync_batchnorm: boo
             settings[BUFFERS] = not sync_batchnorm
 
 
-def meeting_place() -> Callable[[], None]:
-    """A barrier that waits for days. All ranks must call this together, and then each the barrier when it is there."""
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
-        return lambda: None
-    group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
+class Meeting:
+    """Where ranks wait for each other for days; of one process alone it does nothing.
 
-    def meet() -> None:
-        dist.barrier(group)
+    All ranks must make it together, and then each call it, and its methods, in the same order.
+    """
 
-    return meet
+    def __init__(self) -> None:
+        together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        self.rank, self.world_size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+        self._group: Any = dist.new_group(backend="gloo", timeout=PATIENCE) if together else None
+
+    def __call__(self) -> None:
+        """A barrier."""
+        if self._group is not None:
+            dist.barrier(self._group)
+
+    def told(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+        if self._group is None:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self._group)
+        return box[0]
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Runs the work on every rank. Where it fails on one, with an error of ours, it fails on all, none waits."""
+        result: Any = None
+        failed: Exception | None = None
+        try:
+            result = work()
+        except (ValueError, OSError, RuntimeError) as error:
+            failed = error
+        if self._group is not None:
+            said: list[str | None] = [None] * self.world_size
+            dist.all_gather_object(said, None if failed is None else str(failed), group=self._group)
+            first = next((line for line in said if line is not None), None)
+            if failed is None and first is not None:
+                raise ValueError(first)
+        if failed is not None:
+            raise failed
+        return result
+
+
+def meeting_place() -> Meeting:
+    """A barrier that waits for days, and what else ranks do there."""
+    return Meeting()
+
+
+def start_ranks(trainer: Trainer, settings: Mapping[str, Any]) -> None:
+    """Starts the other processes of a trainer that has not trained, and their group; nothing for one process.
+
+    settings: the yaml's trainer section.
+    """
+    if trainer.world_size > 1 and not dist.is_initialized():
+        curated.start_ranks(dict(settings))
 
 
 def to_judge(trainer: Trainer, module: LightningModule) -> LightningModule:

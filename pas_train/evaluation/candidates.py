@@ -1,7 +1,7 @@
 """The backbones that are judged beside each other."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ RUNNING = ("training", "fused_attn")
 class Candidate:
     """One backbone that is judged.
 
-    name: in results.json. title: for tables. build: makes it, when its turn comes; None stands for the raw pixels.
+    name: in results.json. title: for tables. backbone: None stands for the raw pixels.
     mean, std: of the colours in [0, 1] that it knows.
     """
 
@@ -28,7 +28,7 @@ class Candidate:
     title: str
     kind: Kind
     architecture: str
-    build: Callable[[], nn.Module] | None
+    backbone: nn.Module | None
     mean: Sequence[float]
     std: Sequence[float]
 

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from pas_train.evaluation.baselines import OWN, check_names
 from pas_train.evaluation.evaluation_set import EvaluationSet
+from pas_train.evaluation.features import Precision
 from pas_train.evaluation.finetune import Finetune, LinearImages
 from pas_train.evaluation.knn import Knn
 from pas_train.evaluation.linear import Linear
 from pas_train.evaluation.protocol import Protocol
-
-BASELINES = ("pixels", "untrained", "start")
 
 
 @dataclass
@@ -18,11 +18,15 @@ class Evaluation:
 
     Args:
         datasets: What to judge on.
-        baselines: Beside the backbone: raw pixels, the backbone with random weights, and the start of a training that
-            began with other weights (model.weights).
+        baselines: Beside the backbone: `pixels`, `untrained` (it with random weights), `start` (of a training that
+            began with other weights, model.weights), and any published one: `timm:NAME[.TAG]`, `hf:NAME` (a repository
+            or a folder, of transformers or timm), `mocov3:FILE?backbone=NAME`, `random:NAME?seed=0` (of timm).
         image_size: Side of the test images in pixels; null takes the model's.
         batch_size: Images per batch.
-        num_workers: Loader processes.
+        num_workers: Loader processes; null takes the cores that the devices leave free.
+        precision: Of the backbone's products where features are extracted: 32, or bf16, which is faster on a GPU.
+        features_folder: Where extracted features are kept; null keeps them in the workspace's features/. Runs that
+            share it extract those of a baseline once.
         knn: Nearest neighbours; null leaves it out.
         linear: Linear probe; null leaves it out.
         linear_images: Linear layer on the frozen backbone, trained on augmented images; null leaves it out.
@@ -32,10 +36,12 @@ class Evaluation:
     """
 
     datasets: list[EvaluationSet] = field(default_factory=list)
-    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    baselines: list[str] = field(default_factory=lambda: list(OWN))
     image_size: int | None = None
     batch_size: int = 128
-    num_workers: int = 0
+    num_workers: int | None = None
+    precision: Precision = 32
+    features_folder: str | None = None
     knn: Knn | None = field(default_factory=Knn)
     linear: Linear | None = field(default_factory=Linear)
     linear_images: LinearImages | None = None
@@ -49,8 +55,6 @@ class Evaluation:
 
     def check(self, workspace: Path, made: bool = False) -> None:
         """Raises for unknown baselines and missing files. made: files in the workspace are still to be made."""
-        unknown = sorted(set(self.baselines) - set(BASELINES))
-        if unknown:
-            raise ValueError(f"evaluation.baselines: {', '.join(unknown)} is unknown; choices: {', '.join(BASELINES)}")
+        check_names(self.baselines)
         for item in self.datasets:
             item.check(workspace, made)

@@ -1,19 +1,28 @@
-"""Judges backbones on labelled data sets, one after another."""
+"""Judges backbones on labelled data sets, one after another; what is judged is kept, so that a kill loses little."""
 
-from collections.abc import Mapping, Sequence
+import os
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from datamodules.labelled import LabelledDataset, LabelledImages
+from datamodules.files import fingerprint, read_json, write_json
+from datamodules.labelled import LabelledImages
+from datamodules.ordered_batches import spare_cores
 from pas_train.evaluation.candidates import Candidate, identity
 from pas_train.evaluation.evaluation import Evaluation
-from pas_train.evaluation.features import extract_features
-from pas_train.evaluation.protocol import Features, Figures, Subject
+from pas_train.evaluation.feature_cache import StoredFeatures, extract, slug, stored
+from pas_train.evaluation.features import Transform
+from pas_train.evaluation.protocol import Features, Figures, Protocol, Subject
+from pas_train.ranks import Meeting
+
+REVISION = 1  # of how figures are made; another number judges anew what was judged before
+FEW = 2048  # images that are decoded before a loader process has begun
+FIGURES = "figures.json"
 
 
 @dataclass
@@ -27,7 +36,7 @@ class Judged:
 
 @dataclass
 class Judging:
-    """How backbones are judged.
+    """How backbones are judged. Every rank runs it: all extract features, and rank 0 judges them.
 
     image_size: of the model, where the evaluation names none. trainer: the yaml's section, for protocols that train.
     """
@@ -37,31 +46,30 @@ class Judging:
     device: torch.device
     image_size: int
     trainer: Mapping[str, Any] = field(default_factory=dict)
+    meeting: Meeting = field(default_factory=Meeting)
 
-    def run(self, candidates: Sequence[Candidate]) -> Judged:
-        """All candidates on all data sets by all protocols."""
-        evaluation, judged = self.evaluation, Judged()
-        protocols = evaluation.protocols()
-        sets = {item.name: item.read(self.workspace) for item in evaluation.datasets}
+    def run(self, candidates: Iterable[Candidate]) -> Judged:
+        """All candidates on all data sets by all protocols. Complete on rank 0 alone."""
+        judged, protocols = Judged(), self.evaluation.protocols()
+        sets = self.meeting.together(
+            lambda: {item.name: item.read(self.workspace) for item in self.evaluation.datasets}
+        )
         described = {name: settings for one in protocols for name, settings in one.described().items()}
         for name, (train, test) in sets.items():
             judged.evaluation[name] = {}
             judged.protocols[name] = {
-                "train": train.fingerprint(), "test": test.fingerprint(), "train_images": len(train),
-                "test_images": len(test), "classes": len(train.classes), "image_size": self.side, "figures": described,
+                "train": told(train), "test": told(test), "train_images": len(train), "test_images": len(test),
+                "classes": len(train.classes), "image_size": self.side, "figures": described,
             }  # fmt: skip
-        for candidate in candidates:
-            backbone = candidate.build() if candidate.build is not None else None
+        for candidate in candidates if sets else ():
+            of = identity(candidate.backbone)
             judged.backbones[candidate.name] = {
                 "title": candidate.title, "kind": candidate.kind, "architecture": candidate.architecture,
-                "identity": identity(backbone),
+                "identity": of,
             }  # fmt: skip
             for name, (train, test) in sets.items():
-                subject = self._subject(name, candidate, backbone, train, test)
-                figures: dict[str, Figures] = {}
-                for protocol in protocols:
-                    figures |= protocol.judge(subject)
-                judged.evaluation[name][candidate.name] = figures
+                piece = _Piece(self, candidate, of, name, train, test)
+                judged.evaluation[name][candidate.name] = piece.judge(protocols)
         return judged
 
     @property
@@ -69,19 +77,143 @@ class Judging:
         """Of the test images in pixels."""
         return self.evaluation.image_size or self.image_size
 
-    def _subject(
-        self, name: str, candidate: Candidate, backbone: nn.Module | None, train: LabelledImages, test: LabelledImages
-    ) -> Subject:
-        @cache
-        def features() -> tuple[Features, Features]:
-            return self._features(candidate, backbone, train), self._features(candidate, backbone, test)
+    @property
+    def root(self) -> Path:
+        """The folder of features and of what was judged before."""
+        given = self.evaluation.features_folder
+        return self.workspace / "features" if given is None else Path(given)
 
+    def workers(self, images: int) -> int:
+        """Loader processes for so many images."""
+        given = self.evaluation.num_workers
+        if given is not None:
+            return given
+        return 0 if images < FEW else spare_cores(int(os.environ.get("LOCAL_WORLD_SIZE", self.meeting.world_size)))
+
+    def say(self, line: str) -> None:
+        """Tells the person, once."""
+        if self.meeting.rank == 0:
+            print(line, flush=True)
+
+
+@dataclass
+class _Piece:
+    """One candidate on one data set."""
+
+    judging: Judging
+    candidate: Candidate
+    identity: str
+    name: str
+    train: LabelledImages
+    test: LabelledImages
+
+    def judge(self, protocols: list[Protocol]) -> dict[str, Figures]:
+        """The figures of all protocols; those that were judged before are read."""
+        meeting, figures = self.judging.meeting, dict[str, Figures]()
+        places = [self._place(protocol) for protocol in protocols]
+        kept = meeting.told([read_json(place / FIGURES) for place in places])
+        todo = [protocol for protocol, known in zip(protocols, kept, strict=True) if not known]
+        if any(not protocol.on_images for protocol in todo):
+            self._extract()
+        for protocol, place, known in zip(protocols, places, kept, strict=True):
+            if known:
+                figures |= known["figures"]
+            elif protocol.on_images:
+                figures |= self._keep(protocol, place, protocol.judge(self._subject(place)))
+            else:
+                figures |= meeting.together(partial(self._judge_features, protocol, place))
+        before = [name for known in kept if known for name in known["figures"]]
+        if before:
+            where = self.judging.root / "judged"
+            self.judging.say(f"{'judged':<12}{self._title}: {', '.join(before)} as before, kept in {where}")
+        return figures
+
+    def _judge_features(self, protocol: Protocol, place: Path) -> dict[str, Figures]:
+        if self.judging.meeting.rank:
+            return {}
+        return self._keep(protocol, place, protocol.judge(self._subject(place)))
+
+    def _keep(self, protocol: Protocol, place: Path, figures: dict[str, Figures]) -> dict[str, Figures]:
+        if self.judging.meeting.rank == 0:
+            write_json(place / FIGURES, {"of": self._of(protocol), "figures": figures})
+        return figures
+
+    @property
+    def _title(self) -> str:
+        return f"{self.name} {self.candidate.title}"
+
+    @cached_property
+    def _transform(self) -> Transform:
+        mean, std = (tuple(round(one, 6) for one in values) for values in (self.candidate.mean, self.candidate.std))
+        return Transform(self.judging.side, mean, std, self.judging.evaluation.precision)
+
+    @cached_property
+    def _stores(self) -> list[tuple[StoredFeatures, LabelledImages]]:
+        return [
+            (
+                stored(self.judging.root, self.candidate.title, self.identity, f"{self.name}-{split}", images,
+                       self._transform),
+                images,
+            )
+            for split, images in (("train", self.train), ("test", self.test))
+        ]  # fmt: skip
+
+    def _extract(self) -> None:
+        judging, count, begin = self.judging, len(self.train) + len(self.test), time.perf_counter()
+        missing = judging.meeting.told(not all(store.whole for store, _ in self._stores))
+        if not missing:
+            judging.say(f"{'features':<12}{self._title}: read from {judging.root}")
+            return
+        extract(
+            self._stores, self.candidate.backbone, self._transform, judging.device, judging.evaluation.batch_size,
+            judging.workers(count), judging.meeting, f"features    {self._title}",
+        )  # fmt: skip
+        seconds = time.perf_counter() - begin
+        judging.say(
+            f"{'features':<12}{self._title}: {count:,} images in {seconds:.1f} s, {count / seconds:,.0f} a second"
+        )
+
+    def _features(self) -> tuple[Features, Features]:
+        (train, _), (test, _) = self._stores
+        return Features(train.open(), self.train.labels), Features(test.open(), self.test.labels)
+
+    def _subject(self, folder: Path) -> Subject:
+        judging, candidate = self.judging, self.candidate
         return Subject(
-            name, backbone, train, test, features, self.side, candidate.mean, candidate.std, self.device,
-            self.workspace, self.trainer, self.evaluation.batch_size, self.evaluation.num_workers,
+            self.name, candidate.backbone, self.train, self.test, self._features, judging.side, candidate.mean,
+            candidate.std, judging.device, folder, judging.trainer, judging.evaluation.batch_size,
+            judging.workers(len(self.train)),
         )  # fmt: skip
 
-    def _features(self, candidate: Candidate, backbone: nn.Module | None, images: LabelledImages) -> Features:
-        dataset = LabelledDataset(images, self.side)
-        size, workers = self.evaluation.batch_size, self.evaluation.num_workers
-        return extract_features(backbone, dataset, candidate.mean, candidate.std, self.device, size, workers)
+    def _of(self, protocol: Protocol) -> dict[str, Any]:
+        """All that the figures of a protocol depend on."""
+        return {
+            "revision": REVISION, "protocol": type(protocol).__name__, "settings": protocol.described(),
+            "backbone": self.identity, "transform": str(self._transform), "mean": self._transform.mean,
+            "std": self._transform.std, "train": self.train.fingerprint(), "test": self.test.fingerprint(),
+        }  # fmt: skip
+
+    def _place(self, protocol: Protocol) -> Path:
+        """The protocol's own folder, of everything that its figures depend on."""
+        named = slug(f"{self.candidate.title}-{self.name}-{protocol.names()[0]}")
+        return self.judging.root / "judged" / f"{named}-{fingerprint(self._of(protocol))}"
+
+
+def told(images: LabelledImages) -> str:
+    """Identity of labelled images that two machines agree on: names below their common folder, sizes, labels, classes.
+
+    Of images that are no files it is the source's own.
+    """
+    if not images.paths:
+        return images.fingerprint()
+    paths = [os.path.abspath(path) for path in images.paths]
+    above = os.path.commonpath([os.path.dirname(path) for path in paths])
+    files = [[os.path.relpath(path, above), _size(path)] for path in paths]
+    return fingerprint([files, images.labels.tolist(), images.classes])
+
+
+def _size(path: str) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # who reads it will say so
+        return None
