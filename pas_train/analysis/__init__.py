@@ -1,0 +1,1 @@
+"""What image data sets hold, side by side: sizes, concepts, embeddings, coverage, prototypes."""
