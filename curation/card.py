@@ -9,13 +9,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from curation.card_text import filters, leakage, limits, origin
-from curation.ledger import STAGES, drop_reasons, funnel, read_ledger
+from curation.ledger import SOURCES, STAGES, drop_reasons, funnel, of_other_source, read_ledger
 from curation.markdown import markdown_table, plain
 from curation.provenance import Model, models, selected_from, stage_records
 from curation.workspace import Workspace
 from datamodules.files import atomic, read_json, sha256_file
 
-SOURCES = ("real", "synthetic")
 LICENCES_TOLD = 12
 LOADING = """The rows (keys, scores, provenance; `manifest.parquet`), with this folder's path:
 
@@ -92,7 +91,7 @@ def card(workspace: Workspace, name: str) -> str:
     records = stage_records(workspace)
     settings, used = selected_from(workspace)
     settings = {**settings, **(read_json(workspace.dataset_folder(name) / "selection.json") or {})}
-    counted = count(workspace.manifest(name))
+    counted, sources = count(workspace.manifest(name)), settings.get("sources") or list(SOURCES)
     ledger, checksum = read_ledger(workspace, used), sha256_file(workspace.manifest(name))
     records = {stage: made for stage, made in records.items() if used is None or stage in used or stage not in STAGES}
     title = f"{domain}, {name}" if name != "full" else domain
@@ -104,8 +103,9 @@ def card(workspace: Workspace, name: str) -> str:
         f"{counted.total:,} images of the domain {plain(domain)}: {_by_source(counted)}. "
         "Collected, filtered and cut without labels; made for self-supervised pretraining.\n",
         "## How it was made\n", *[f"- {line}" for line in origin(workspace, records)], "",
-        "## Images after each step\n", _steps(ledger, counted), "",
-        "## What was left out, and by which rule\n", _left_out(ledger, filters(records, settings), counted), "",
+        "## Images after each step\n", _steps(ledger, sources, counted), "",
+        "## What was left out, and by which rule\n",
+        _left_out(ledger, sources, filters(records, settings), counted), "",
         "## Models\n", _models(table), "",
         "## Licences of the images\n", _licences(counted), "",
         "## Leakage from test sets\n", leakage(workspace, records), "",
@@ -158,16 +158,17 @@ def _by_source(counted: Counted) -> str:
     return " and ".join(parts) or "none"
 
 
-def _steps(ledger: pa.Table, counted: Counted) -> str:
-    rows = [(row["stage"], row["real"], row["synthetic"]) for row in funnel(ledger) if row["stage"] != "kept"]
+def _steps(ledger: pa.Table, sources: list[str], counted: Counted) -> str:
+    rows = [(row["stage"], row["real"], row["synthetic"]) for row in funnel(ledger, sources) if row["stage"] != "kept"]
     rows.append(("in this data set", counted.by_source["real"], counted.by_source["synthetic"]))
     cells = [(step, f"{real:,}", f"{made:,}", f"{real + made:,}") for step, real, made in rows]
     return markdown_table(("Step", "Real", "Synthetic", "Total"), cells, 3)
 
 
-def _left_out(ledger: pa.Table, rules: list[tuple[str, str]], counted: Counted) -> str:
+def _left_out(ledger: pa.Table, sources: list[str], rules: list[tuple[str, str]], counted: Counted) -> str:
     synthetic = pc.equal(ledger["source"], "synthetic").to_numpy(zero_copy_only=False).astype(bool)
     reasons = drop_reasons(ledger)
+    reasons[of_other_source(ledger, reasons, sources)] = "source"
     rows = []
     for reason, rule in rules:
         mask = reasons == (None if reason == "selection" else reason)

@@ -19,6 +19,8 @@ METHODS = {
     "semantic_deduplication": "the most similar within their cluster removed first",
 }
 
+KNEES = {1: "knee", 2: "two knees", 3: "three knees"}
+
 
 def _settings(records: Records, stage: str) -> dict[str, Any]:
     return records.get(stage, {}).get("settings") or {}
@@ -70,6 +72,9 @@ def filters(records: Records, selection: dict[str, Any]) -> list[tuple[str, str]
         kept = {"largest": "the largest stays", "real_first": "a real one stays before a synthetic one"}
         stays = kept.get(own.get("keep", ""), "one, drawn by the seed, stays")
         rules.append(("duplicate", f"groups linked by a cosine above {own.get('threshold')}{near}; {stays}"))
+    sources = selection.get("sources") or []
+    if len(sources) == 1:
+        rules.append(("source", f"no {sources[0]} image; the data set takes those alone"))
     return [*rules, ("selection", selected(selection))]
 
 
@@ -84,13 +89,19 @@ def selected(selection: dict[str, Any]) -> str:
     text = METHODS.get(kind, f"removed in the order of the method {kind}")
     if settings.get("score"):
         text += f" ({settings['score']})"
+    scores = settings.get("scores") or selection.get("scores") or []
+    few = kind == "pareto" and 0 < len(scores) < 3
+    if few:
+        text += f", of {' and '.join(scores)} alone"
     size = selection.get("size") or selection.get("target_size")
     if size:
         text += f", down to {size:,} images"
     elif kind == "pareto":
-        text += ", up to the largest of the three knees"
+        text += f", up to the {'largest of the ' if len(scores) != 1 else ''}{KNEES[len(scores) if few else 3]}"
     elif settings.get("threshold") is not None:
         text += f", with the threshold {settings['threshold']}"
+    if selection.get("share"):
+        text += f"; of what that leaves, the {100 * selection['share']:g} % that would be removed last"
     quotas = {**selection, **(selection.get("quotas") or {})}
     if quotas.get("per_concept_max"):
         text += f"; at most {quotas['per_concept_max']:,} images of a concept"

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from curation.known_weights import CLIPN, find_file, known, named_models
 from curation.packaged import PREFIX
 from curation.repositories import cached_folder
+from curation.sharing import checked_base, from_base
 from curation.stage import Context
 from curation.workspace import Workspace
 from datamodules.store import ImageStore
@@ -41,7 +42,16 @@ def examine(context: Context, needed_gb: float | None = None) -> Iterator[Findin
     """
     yield from examine_machine()
     yield examine_disk(context.workspace.root, needed_gb)
+    if context.base is not None:
+        try:
+            yield Finding("ok", "base", f"{checked_base(context)} is there")
+        except (ValueError, OSError) as error:
+            yield Finding("fail", "base", str(error))
+    shared = from_base(context)
     for stage in context.stages.values():
+        if stage.name in shared:
+            yield Finding("ok", stage.name, f"taken from the base, {context.base}")
+            continue
         try:
             stage.check(context)
         except (ValueError, OSError) as error:

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation.manifest import SCORES
 from curation.workspace import Workspace
 
 NAMED = 5  # keys of other images
@@ -95,10 +96,12 @@ def _scores(space: Workspace, facts: Facts) -> str:
     closest = (
         f"; closest concept {facts['concept']} ({facts['concept_similarity']:.3f})" if facts.get("concept") else ""
     )
-    return (
-        f"out of domain {facts['ood']:.3f}, of the general domain {facts['ood_general']:.3f}, "
-        f"leaning on text {facts['text_gap']:.3f}{closest}"
-    )
+    used = _settings(space, "select").get("scores") or SCORES
+    titles = dict(zip(SCORES, ("out of domain", "of the general domain", "leaning on text"), strict=True))
+    scores = [
+        f"{title} {facts[name]:.3f}{'' if name in used else ' (does not count)'}" for name, title in titles.items()
+    ]
+    return ", ".join(scores) + closest
 
 
 def _order(space: Workspace, facts: Facts) -> str:
@@ -116,6 +119,8 @@ def _fate(space: Workspace, facts: Facts) -> str:
     if facts["keep"]:
         return "kept"
     text = f"dropped: {facts['drop_reason']}"
+    if facts["drop_reason"] == "source":
+        return f"{text} (the data set takes no {facts['source']} image)"
     if facts["drop_reason"] != "quota":
         return text
     settings, quotas = _settings(space, "select"), []

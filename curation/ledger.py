@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from curation.workspace import Workspace
 
+SOURCES = ("real", "synthetic")
 STAGES = ("ingest", "identical", "retrieve", "leakage", "duplicates", "text", "ood", "select")
 
 
@@ -70,8 +71,17 @@ def drop_reasons(ledger: pa.Table) -> np.ndarray:
     return reasons
 
 
-def funnel(ledger: pa.Table) -> list[dict[str, Any]]:
-    """Images left after each step, real and synthetic (the paper's tables 7 and 8)."""
+def of_other_source(ledger: pa.Table, reasons: np.ndarray, sources: Iterable[str]) -> np.ndarray:
+    """Rows that no stage dropped, bool [N], but whose source (real or synthetic) the selection leaves out."""
+    inside = pc.is_in(ledger["source"], value_set=pa.array(list(sources), pa.string()))
+    return np.equal(reasons, np.array(None)) & ~inside.to_numpy(zero_copy_only=False).astype(bool)
+
+
+def funnel(ledger: pa.Table, sources: Iterable[str] = SOURCES) -> list[dict[str, Any]]:
+    """Images left after each step, real and synthetic (the paper's tables 7 and 8).
+
+    sources: those that the selection may keep, where the ledger does not tell yet what it left out.
+    """
     synthetic = pc.equal(ledger["source"], "synthetic").to_numpy(zero_copy_only=False).astype(bool)
     reasons = drop_reasons(ledger)
     steps = [("collected", "collected", None), ("readable", "readable", "unreadable"),
@@ -87,6 +97,16 @@ def funnel(ledger: pa.Table) -> list[dict[str, Any]]:
         rows.append(
             {"stage": title, "real": int((left & ~synthetic).sum()), "synthetic": int((left & synthetic).sum())}
         )
+    if "drop_reason" in ledger.column_names:
+        others = pc.fill_null(pc.equal(ledger["drop_reason"], "source"), False).to_numpy(zero_copy_only=False)
+    else:
+        others = of_other_source(ledger, reasons, sources)
+    if others.any():
+        left &= ~others
+        rows.append(
+            {"stage": "of the source", "real": int((left & ~synthetic).sum()),
+             "synthetic": int((left & synthetic).sum())}
+        )  # fmt: skip
     if "keep" in ledger.column_names:
         kept = pc.fill_null(ledger["keep"], False).to_numpy(zero_copy_only=False).astype(bool)
         rows.append(

@@ -5,10 +5,12 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from curation.session import Session
+if TYPE_CHECKING:
+    from curation.session import Session
 
 # A run that only looks whether all is finished holds the lock for seconds: many may start on one finished workspace.
 LOOKING_S = 600.0
@@ -51,7 +53,7 @@ class WorkspaceLock:
             self.root.mkdir(parents=True, exist_ok=True)
             descriptor = self._open()
             while not (_lock(descriptor, fcntl.LOCK_EX) and _lock(descriptor, fcntl.LOCK_SH)):
-                holders, writing = self._holders()
+                holders, writing = self.holders()
                 alive = [(host, number) for host, number in holders if _may_live(host, number)]
                 waited = time.monotonic() - began
                 if waited >= ((0.0 if alive else DYING_S) if writing else LOOKING_S):
@@ -101,7 +103,7 @@ class WorkspaceLock:
         if self.descriptor is not None:
             os.write(self.descriptor, f"{line}\n".encode())
 
-    def _holders(self) -> tuple[list[tuple[str, int]], bool]:
+    def holders(self) -> tuple[list[tuple[str, int]], bool]:
         """The processes that the file names, and whether they write. Nothing in the moment when it is begun."""
         words = [line.split() for line in self.path.read_text(errors="replace").splitlines()]
         holders = [(line[0], int(line[1])) for line in words if len(line) == 2 and line[1].isdecimal()]
@@ -115,7 +117,7 @@ class WorkspaceLock:
 
 
 @contextmanager
-def held(root: Path, session: Session) -> Iterator[WorkspaceLock]:
+def held(root: Path, session: "Session") -> Iterator[WorkspaceLock]:
     """The workspace's lock, held by all ranks while the block runs. Raises RuntimeError where another run has it."""
     lock = WorkspaceLock(root)
     try:
@@ -127,6 +129,40 @@ def held(root: Path, session: Session) -> Iterator[WorkspaceLock]:
         yield lock
     finally:
         lock.release()
+
+
+@contextmanager
+def read_only(root: Path) -> Iterator[None]:
+    """Keeps runs off another workspace while it is read; writes nothing there. For rank 0.
+
+    Waits for a run that only looks. Raises RuntimeError where one writes. Several may read at once. Where there is no
+    lock, or the file system knows none, nothing is held.
+    """
+    lock = WorkspaceLock(root)
+    try:
+        descriptor = os.open(lock.path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    _held.add(descriptor)
+    try:
+        began = time.monotonic()
+        with suppress(OSError):
+            while not _lock(descriptor, fcntl.LOCK_EX):
+                holders, writing = lock.holders()
+                if not holders:  # others who read
+                    break
+                if writing or time.monotonic() - began > LOOKING_S:
+                    raise RuntimeError(
+                        f"curation.base: another run writes to {root} ({_named(holders)}); wait for its end, then run "
+                        "again"
+                    )
+                time.sleep(0.05)
+            _lock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+        _held.discard(descriptor)
 
 
 def _lock(descriptor: int, how: int) -> bool:

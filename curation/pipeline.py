@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curation.locking import held
+from curation.locking import WorkspaceLock, held
 from curation.manifest import verify_manifest
 from curation.session import Session
+from curation.sharing import begin_from_base
 from curation.stage import Context, Stage, run_stage, stage_fingerprint
 from curation.stages.captions import Captions
 from curation.stages.concepts import Concepts
@@ -51,7 +52,7 @@ class Curation:
         embed: Encoders.
         retrieve: Top k of the pool per concept; null takes the whole pool.
         leakage: Screening against test images; null leaves it out.
-        duplicates: Near-duplicates.
+        duplicates: Near-duplicates; null leaves copies in.
         text: Written words; null leaves them out.
         ood: Out-of-domain scores.
         select: Pareto fronts, knees, size.
@@ -59,6 +60,8 @@ class Curation:
         seed: Seed of the draws.
         precision: Of the encoders: 32-true, bf16-mixed or 16-mixed.
         answer: A truth.parquet (key, kind, group, in_domain) of a pool with a known answer; only to judge the result.
+        base: A workspace whose finished stages are taken, not run again, where these settings would give the same.
+        variant: Name of a change to compare with: the data set lies in <workspace>-NAME and begins from <workspace>.
     """
 
     domain: str
@@ -75,7 +78,7 @@ class Curation:
     embed: Embed = field(default_factory=Embed)
     retrieve: Retrieve | None = None
     leakage: Leakage | None = None
-    duplicates: Duplicates = field(default_factory=Duplicates)
+    duplicates: Duplicates | None = field(default_factory=Duplicates)
     text: Text | None = field(default_factory=Text)
     ood: Ood = field(default_factory=Ood)
     select: Select = field(default_factory=Select)
@@ -83,6 +86,8 @@ class Curation:
     seed: int = 0
     precision: str = "32-true"
     answer: str | None = None
+    base: str | None = None
+    variant: str | None = None
 
     def stages(self) -> list[Stage]:
         """The stages of this configuration in order."""
@@ -104,7 +109,20 @@ class Curation:
         if self.scenes is not None:
             pool = self.scenes.pool(space)
         stages = {stage.name: stage for stage in self.stages()}
-        return Context(space, session, self.domain, self.description, pool, self.seed, stages)
+        base = self.base_of(Path(workspace))
+        return Context(space, session, self.domain, self.description, pool, self.seed, stages, base)
+
+    def base_of(self, workspace: Path) -> Path | None:
+        """The workspace that this one begins from, null for none."""
+        if self.base is not None or self.variant is None:
+            return None if self.base is None else Path(self.base)
+        name = workspace.name.removesuffix(f"-{self.variant}")
+        if name in ("", workspace.name):
+            raise ValueError(
+                f"curation.variant is {self.variant!r}, but the workspace is {workspace}: give curation.base, or a "
+                f"workspace whose name ends with -{self.variant}"
+            )
+        return workspace.with_name(name)
 
     def check(self, context: Context, stop_after: str | None = None) -> bool:
         """Refuses wrong settings, missing files and weights, and a workspace of another data set, before any work.
@@ -145,6 +163,9 @@ class Curation:
         if stop_after is not None and stop_after not in context.stages:
             raise ValueError(f"--stop_after {stop_after}: the stages of this config are {', '.join(context.stages)}")
         with held(workspace, session) as lock:
+            if context.base is not None:
+                names = [stage.name for stage in _upto(context, stop_after)]
+                session.on_zero(lambda: self._begin(context, names, lock))
             if session.on_zero(lambda: self.check(context, stop_after)) and session.is_zero:
                 lock.begin_writing()
             if stop_after is None:
@@ -152,6 +173,10 @@ class Curation:
             for stage in _upto(context, stop_after):
                 run_stage(stage, context)
             return context.workspace.stage_folder(stop_after)
+
+    def _begin(self, context: Context, names: list[str], lock: WorkspaceLock) -> None:
+        _claim(context)
+        begin_from_base(context, names, lock.begin_writing)
 
     def _run_all(self, context: Context) -> Path:
         session = context.session

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curation.known_weights import width
+from curation.sharing import as_base, from_base
 from curation.stage import Context
 
 if TYPE_CHECKING:
@@ -84,8 +85,16 @@ class Line:
 
 
 def plan_curation(curation: "Curation", context: Context, rates: Rates) -> list[Line]:
-    """A line for every step that the configuration has, in order; the last one's count is what selection can keep."""
-    return list(_Plan(curation, context, rates).lines())
+    """A line for every step that the configuration has, in order; the last one's count is what selection can keep.
+
+    What a base workspace has costs nothing.
+    """
+    shared = from_base(context)
+    return [
+        dataclasses.replace(line, unit=f"{line.unit}, of the base", calls=0, gpu_hours=0.0, machine_hours=0.0,
+                            disk_gb=0.0, used=()) if line.stage in shared else line
+        for line in _Plan(curation, context, rates).lines()
+    ]  # fmt: skip
 
 
 class _Plan:
@@ -126,9 +135,10 @@ class _Plan:
 
     def _concepts(self) -> tuple[int, Line]:
         settings, rates = self.curation.concepts, self.rates
-        record = self.context.workspace.stage_record("concepts")
+        context = as_base(self.context) if "concepts" in from_base(self.context) else self.context
+        record = context.workspace.stage_record("concepts")
         if record is not None:
-            count = len(settings.bank(self.context))
+            count = len(settings.bank(context))
             return count, Line("concepts", count, "concepts, found before")
         if settings.discover is None:
             count = len(settings.given())
@@ -166,15 +176,17 @@ class _Plan:
         if curation.retrieve is not None and curation.retrieve.k is not None and curation.search is None:
             left = min(left, int(concepts * curation.retrieve.k * rates.distinct))
             yield Line("retrieve", left, "images", used=("distinct",))
-        pairs = left * left / 2
-        hours = pairs * 2 * self.copy_dim / (rates.compared_tflops * 1e12) / 3600
-        left = int(left * rates.unique)
-        yield Line("duplicates", left, "images left", 0, hours, used=("compared_tflops", "unique"))
+        if curation.duplicates is not None:
+            hours = left * left / 2 * 2 * self.copy_dim / (rates.compared_tflops * 1e12) / 3600
+            left = int(left * rates.unique)
+            yield Line("duplicates", left, "images left", 0, hours, used=("compared_tflops", "unique"))
         if curation.text is not None:
             yield self._read(left)
         hours = left * concepts * 2 * 2 * self.text_dim / (rates.compared_tflops * 1e12) / 3600
         yield Line("ood", left, "images", 0, hours, used=("compared_tflops",))
         kept = min(left, curation.select.target_size or left)
+        if curation.select.share is not None:
+            kept = max(1, int(kept * curation.select.share))
         yield Line("select", kept, "images at most")
 
     def _read(self, images: int) -> Line:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from curation.card import write_card
 from curation.choosing import admission, choose, describe, size_within
-from curation.ledger import read_ledger
+from curation.ledger import SOURCES, read_ledger
 from curation.manifest import write_manifest
 from curation.quotas import Quotas
 from curation.selectors import Candidates, Pareto, Ranking, Selector
@@ -62,7 +62,10 @@ def write_size(
     if method is not None:
         for column, values in ranking_columns(left, ranking).items():
             ledger = ledger.set_column(ledger.column_names.index(column), column, pa.chunked_array([values]))
-    told = describe(method or Pareto(), size, choice, quotas, (record.get("result") or {}).get("manifest_sha256"))
+    paper = Pareto(settings["scores"]) if settings.get("scores") else Pareto()
+    # A share is of `full`; this set has its own size.
+    told = describe(method or paper, size, choice, quotas, (record.get("result") or {}).get("manifest_sha256"),
+                    sources=settings.get("sources") or list(SOURCES))  # fmt: skip
     if method is None and settings.get("method"):
         told["method"] = settings["method"]
     write_manifest(ledger, keep, workspace.dataset_folder(name), workspace.roots, told)

@@ -34,6 +34,8 @@ class Context:
     pool: Path | None
     seed: int = 0
     stages: dict[str, "Stage"] = field(default_factory=dict)
+    base: Path | None = None  # a workspace whose finished stages are taken
+    why_here: dict[str, str] = field(default_factory=dict)  # stage -> why it is not taken from there, empty where it is
 
     def say(self, line: str) -> None:
         """One line to the person at the console, from rank 0 only."""
@@ -53,8 +55,12 @@ class Stage(ABC):
     # Glob patterns of names in the stage's folder that changed settings leave there: what is named by its content
     # (answers of language models, images already made or fetched) and found again by it.
     keeps: ClassVar[tuple[str, ...]] = ()
+    # Those of them that a workspace which begins from another one takes though its settings differ; null: all.
+    lends: ClassVar[tuple[str, ...] | None] = None
     # Whether the stage draws from the curation's seed, so that another seed makes it run again.
     draws: ClassVar[bool] = False
+    # Whether the result may be taken from another workspace; false for what writes outside the stage's folder.
+    shared: ClassVar[bool] = True
 
     def settings(self) -> dict[str, Any]:
         """The settings that decide the result."""
@@ -76,6 +82,10 @@ class Stage(ABC):
     def intact(self, context: Context) -> bool:
         """Whether what a finished stage wrote outside its folder is still there; if not, it runs again."""
         return True
+
+    def edited(self, context: Context) -> bool:
+        """Whether a person changed the result by hand in this workspace, so that no other one may take its place."""
+        return False
 
     @abstractmethod
     def run(self, context: Context) -> dict[str, Any]:
@@ -121,10 +131,12 @@ def run_stage(stage: Stage, context: Context) -> bool:
     print_, record = session.on_zero(lambda: (stage_fingerprint(stage, context), workspace.stage_record(stage.name)))
     folder = workspace.stage_folder(stage.name)
     if record and record["fingerprint"] == print_["fingerprint"] and session.on_zero(lambda: stage.intact(context)):
-        context.say(f"{stage.name:<10} finished before: {record['summary']}")
+        since = "as in the base" if context.why_here.get(stage.name) == "" else "finished before"
+        context.say(f"{stage.name:<10} {since}: {record['summary']}")
         session.barrier()
         return False
-    context.say(f"{stage.name:<10} {_why(record, print_, folder)}")
+    here = f" (not as in the base: {why})" if record is None and (why := context.why_here.get(stage.name)) else ""
+    context.say(f"{stage.name:<10} {_why(record, print_, folder)}{here}")
     session.on_zero(lambda: stage.check_ready(context))
     session.on_zero(lambda: _begin(folder, print_, stage.keeps))
     began = time.time()
@@ -143,6 +155,11 @@ def _why(record: dict[str, Any] | None, current: dict[str, Any], folder: Path) -
         return "starts"
     if record["fingerprint"] == current["fingerprint"]:
         return "runs again (what it wrote is gone)"
+    return f"runs again ({'; '.join(differences(record, current)) or 'settings changed'})"
+
+
+def differences(record: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """What differs between a finished stage and a present fingerprint, in words."""
     old = record["print"]
     before, now = dict(_leaves(old["settings"])), dict(_leaves(current["settings"]))
     changed = [
@@ -151,11 +168,12 @@ def _why(record: dict[str, Any] | None, current: dict[str, Any], folder: Path) -
         if before.get(key) != now.get(key)
     ]
     changed += [f"{name} changed" for name, value in current["reads"].items() if old["reads"].get(name) != value]
+    changed += [f"without {name}" for name in old["reads"] if name not in current["reads"]]
     if old["identity"] != current["identity"]:
         changed.append("its models or inputs changed")
     if old.get("seed") != current.get("seed"):
         changed.append("seed changed")
-    return f"runs again ({'; '.join(changed) or 'settings changed'})"
+    return changed
 
 
 def _leaves(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -78,7 +78,8 @@ class PasCLI(LightningCLI):
     def workspace(self) -> Path:
         """The folder of the data set."""
         curation = self.options.get("curation")
-        return curated.workspace_path(self.options.get("workspace"), curation and curation.domain)
+        domain, variant = (curation.domain, curation.variant) if curation is not None else (None, None)
+        return curated.workspace_path(self.options.get("workspace"), domain, variant)
 
     def _parse_ckpt_path(self) -> None:
         """Keeps the command line's settings; LightningCLI would let a checkpoint's override them."""

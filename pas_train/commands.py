@@ -122,7 +122,7 @@ def curate(command: str, args: Sequence[str]) -> None:
         "Builds the data set of a config: what is missing or stale, nothing else.",
         ("--stop_after", {"type": str | None, "default": None, "help": "stage to end with, such as concepts"}),
     )
-    workspace = curated.workspace_path(config.workspace, curation.domain)
+    workspace = curated.workspace_path(config.workspace, curation.domain, curation.variant)
     made = curated.run_curation(curation, workspace, config.pool, config.trainer, config.stop_after)
     if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):
         return  # rank 0 speaks for all
@@ -141,7 +141,8 @@ def _read(args: Sequence[str], description: str, *extra: tuple[str, dict[str, An
     for name, options in extra:
         parser.add_argument(name, **options)
     config = parser.parse_args(list(args))
-    return config, curated.workspace_path(config.workspace, (config.curation or {}).get("domain"))
+    curation = config.curation or {}
+    return config, curated.workspace_path(config.workspace, curation.get("domain"), curation.get("variant"))
 
 
 def select(command: str, args: Sequence[str]) -> None:

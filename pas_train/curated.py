@@ -4,6 +4,7 @@ The commands `select`, `report` and `trace` read a finished workspace and import
 functions.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,18 @@ if TYPE_CHECKING:
     from curation.workspace import Workspace
 
 
-def workspace_path(workspace: str | None, domain: str | None) -> Path:
-    """The folder of the data set: the yaml's `workspace`, else runs/<domain>."""
-    return Path(workspace) if workspace is not None else Path("runs") / (domain or "default").replace(" ", "-")
+def workspace_path(workspace: str | None, domain: str | None, variant: str | None = None) -> Path:
+    """The folder of the data set: the yaml's `workspace`, else runs/<domain>; of a variant of it, the one beside it.
+
+    Raises ValueError for a variant that is no part of a folder's name.
+    """
+    path = Path(workspace) if workspace is not None else Path("runs") / (domain or "default").replace(" ", "-")
+    if variant is None:
+        return path
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", variant):
+        raise ValueError(f"curation.variant {variant!r} is no part of a folder's name; use letters, digits, . _ and -")
+    path = path.absolute() if path.name in ("", "..") else path
+    return path.with_name(f"{path.name}-{variant}")
 
 
 def curation_class() -> "type[Curation]":
@@ -79,7 +89,8 @@ def context_of(
 ) -> "Context":
     """What the stages share, without starting other processes; alone: models that are tried run in this one."""
     session = curation_session(curation, {**trainer, "devices": 1} if alone else trainer)
-    return curation.context(workspace_path(workspace, curation.domain), Path(pool) if pool else None, session)
+    path = workspace_path(workspace, curation.domain, curation.variant)
+    return curation.context(path, Path(pool) if pool else None, session)
 
 
 def findings(curation: "Curation", context: "Context") -> Iterator["Finding"]:
@@ -241,7 +252,7 @@ def screened_checksums(workspace: Path, origin: dict[str, Any]) -> tuple[set[str
     return checksums, None
 
 
-def checksums_of_sets(folders: dict[str, Path]) -> set[str]:
+def checksums_of_sets(folders: dict[str, str]) -> set[str]:
     """SHA-256 of all images of some evaluation sets."""
     from curation.evaluation_sets import checksums
 

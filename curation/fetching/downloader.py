@@ -65,6 +65,8 @@ def run_round(command: str, round_: Round, options: dict[str, object], limits: L
     mark = round_.folder.with_name(f"{round_.folder.name}.guarded")
     mark.unlink(missing_ok=True)
     begun = round_.missing()
+    for path in (path for name in begun for path in round_.folder.glob(f"{name}[._]*")):
+        path.unlink()  # what a kill left would be written over in place; another workspace may share these bytes
     guard = {
         "allow_private": limits.allow_private, "max_bytes": limits.max_bytes, "max_s": limits.max_s,
         "allow": list(_proxies()), "mark": str(mark.resolve()),

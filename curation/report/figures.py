@@ -31,12 +31,15 @@ def knee_curves(view: View) -> str | None:
     sizes = np.bincount(front[rows].astype(int))
     removed = np.cumsum(sizes)
     thin = np.unique(np.linspace(0, len(sizes) - 1, POINTS).astype(int))
+    used = (view.records["select"].get("settings") or {}).get("scores") or list(SCORE_NAMES)
     with drawing(3) as (figure, axes):
         for axis, name, knee in zip(axes, SCORE_NAMES, result.get("knees") or [None] * 3, strict=False):
             means = np.bincount(front[rows].astype(int), weights=view.numbers(name)[rows]) / np.maximum(sizes, 1)
             axis.plot(removed[thin], means[thin], color=KEPT, lw=1.6, marker="o" if len(thin) < 20 else "", ms=3)
             axis.axvline(result["cut"], color=INK, lw=1.2, label=f"cut {result['cut']:,}")
-            if knee is not None:
+            if name not in used:
+                axis.plot([], [], " ", label="does not count")
+            elif knee is not None:
                 axis.axvline(knee, color=DROPPED, lw=1.4, ls="--", label=f"knee {int(knee):,}")
             else:
                 axis.plot([], [], " ", label="no knee")

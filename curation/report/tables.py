@@ -13,6 +13,7 @@ from curation.answer import read_answer
 from curation.card_text import selected
 from curation.ledger import funnel
 from curation.report.view import View
+from curation.sharing import taken_stages
 from datamodules.files import read_json
 
 # Column of the ledger -> its name for the reader. The order is that of the knees.
@@ -70,9 +71,12 @@ def data_sets(view: View, first: dict[str, Any]) -> list[dict[str, Any]]:
 
 def stages(view: View) -> list[dict[str, Any]]:
     """What each stage did, with its settings and time."""
+    taken = taken_stages(view.space)
+    note = f" (taken from {Path(taken['base']).name})" if taken else ""
     return [
         {"name": name, "state": view.state(name),
-         "summary": record.get("summary", ""), "seconds": record.get("seconds"),
+         "summary": record.get("summary", "") + (note if name in taken.get("stages", ()) else ""),
+         "seconds": record.get("seconds"),
          "settings": ", ".join(f"{key} = {value}" for key, value in _flat(record.get("settings") or {})),
          "fingerprint": record.get("fingerprint", "")}
         for name, record in view.records.items()

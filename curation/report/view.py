@@ -98,9 +98,9 @@ class View:
         return pc.equal(self.ledger["source"], "synthetic").to_numpy(zero_copy_only=False).astype(bool)
 
     def dropped(self, reason: str) -> np.ndarray:
-        """Rows that are out for a reason, bool [N]; `selection` is any that is the selection's own but its quotas."""
+        """Rows that are out for a reason, bool [N]; `selection` is any of its own but its quotas and its sources."""
         if reason == "selection":
-            known = np.isin(self._names, [*EARLY, "quota", ""])
+            known = np.isin(self._names, [*EARLY, "source", "quota", ""])
             return ~known
         return self._names == reason
 

@@ -38,6 +38,7 @@ class Concepts(Stage):
 
     name: ClassVar[str] = "concepts"
     keeps: ClassVar[tuple[str, ...]] = ("answers", "bank.csv", "written.json", GAPS)
+    lends: ClassVar[tuple[str, ...]] = ("answers",)  # the rest is a person's, or a second round's
     file: str | None = None
     words: list[str] = field(default_factory=list)
     general: list[str] = field(default_factory=list)
@@ -90,6 +91,10 @@ class Concepts(Stage):
         """Both tables: a deleted bank.csv is written again."""
         files = self.files(context)
         return files.table.exists() and (files.folder / "bank.parquet").exists()
+
+    def edited(self, context: Context) -> bool:
+        """Whether bank.csv is a person's."""
+        return self.files(context).edited(self.gaps(context)) is not None
 
     def files(self, context: Context) -> BankFiles:
         """The tables of the bank."""

@@ -98,7 +98,7 @@ def test_select__knee_with_quotas_keeps_only_what_the_knee_keeps(space: Workspac
 def test_select__tells_how_it_chose(space: Workspace) -> None:
     run(space, target_size=10, synthetic_share=0.5)
     told = json.loads((space.dataset_folder() / "selection.json").read_text())
-    assert told["method"] == {"kind": "pareto"} and told["size"] == told["images"] == 10 and told["parent"] is None
+    assert told["method"]["kind"] == "pareto" and told["size"] == told["images"] == 10 and told["parent"] is None
     assert told["quotas"] == {"per_concept_max": None, "synthetic_share": 0.5} and told["knee"] == "first"
     assert "at most 50 % synthetic" in (space.dataset_folder() / "README.md").read_text()
 
