@@ -85,7 +85,7 @@ def evaluate_checkpoint(cli: "PasCLI", model: LightningModule, ckpt_path: str | 
         )  # fmt: skip
         place = figures_path(str(ckpt_path), cli.workspace)
         write_json(place, {**results, "checkpoint": str(ckpt_path), "step": checkpoint["global_step"]})
-        print(summary.accuracies(judged.evaluation, screening, title))
+        print(summary.accuracies(judged.evaluation, screening, judged.backbones))
         print(f"figures     {place}")
 
 

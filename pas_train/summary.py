@@ -1,6 +1,7 @@
 """The short table at the end of `fit`."""
 
 import csv
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,12 @@ from typing import Any
 from pas_train.runs import Run
 
 BACKBONES = (("pixels", "raw pixels"), ("untrained", "untrained"), ("start", "start"), ("trained", "trained"))
+PROTOCOLS = {
+    "knn": "k-NN", "linear": "linear", "linear_images": "linear, augmented", "finetune": "fine-tuned", "logme": "LogME",
+    "ncti": "NCTI",
+}  # fmt: skip
+WIDTH, HEAD = 118, 13  # of the console, and of a column's title
+UNSCREENED = "  not screened"
 LAST = (
     ("train/loss", "loss {:.3f}"), ("val/knn_top1", "online k-NN {:.1f} %"), ("train/rankme", "effective rank {:.0f}"),
 )  # fmt: skip
@@ -22,7 +29,7 @@ def table(figures: dict[str, Any] | None, run: Run, report: Path | None, tracked
     results = run.results or {}
     trained = _training(run)
     lines += [trained] if trained else []
-    text = accuracies(results.get("evaluation", {}), results.get("screening"))
+    text = accuracies(results.get("evaluation", {}), results.get("screening"), results.get("backbones"))
     lines += [text] if text else []
     lines.append(f"{'run':<12}{run.folder}")
     if report is not None:
@@ -51,30 +58,78 @@ def _training(run: Run) -> str:
     return f"{'training':<12}{int(last['step']) + 1} steps, {', '.join(parts)}" if parts else ""
 
 
-def accuracies(evaluation: dict[str, Any], screening: dict[str, Any] | None = None, judged: str = "trained") -> str:
+def accuracies(
+    evaluation: dict[str, Any], screening: dict[str, Any] | None = None, backbones: dict[str, Any] | None = None
+) -> str:
     """A table of accuracies: a line per data set and protocol, a column per backbone.
 
-    judged: what the backbone that was evaluated is called.
+    backbones: what they are called, as in results.json. Columns that do not fit beside each other go below.
     Marked are the data sets whose test images were not kept out of the training, as far as is known.
     """
-    titles = dict(BACKBONES) | {"trained": judged}
-    shown = [
-        (key, title) for key, title in titles.items() if any(key in backbones for backbones in evaluation.values())
+    titles = dict(BACKBONES) | {name: str(told["title"]) for name, told in (backbones or {}).items()}
+    found = dict.fromkeys(name for judged in evaluation.values() for name in judged)
+    first, others = [name for name, _ in BACKBONES[:-1]], [name for name in found if name not in dict(BACKBONES)]
+    shown = [name for name in (*first, *others, "trained") if name in found]
+    rows = [
+        (f"{protocol_title(protocol)} {name}", judged, protocol, (screening or {}).get(name, {}).get("screened", True))
+        for name, judged in evaluation.items()
+        for protocol in dict.fromkeys(one for figures in judged.values() for one in figures)
+        if any(_cell(figures.get(protocol)) != "-" for figures in judged.values())
     ]
-    lines = []
-    for name, backbones in evaluation.items():
-        for protocol, label in (("knn", "k-NN"), ("linear", "linear")):
-            if any(protocol in figures for figures in backbones.values()):
-                cells = (backbones.get(key, {}).get(protocol, {}).get("top1") for key, _ in shown)
-                text = "".join(f"{'-' if cell is None else f'{100 * cell:.1f} %':>12}" for cell in cells)
-                screened = (screening or {}).get(name, {}).get("screened", True)
-                lines.append(f"{f'{label} {name}':<26}{text}" + ("" if screened else "  not screened"))
-    if lines:
-        lines.insert(0, f"{'accuracy':<26}" + "".join(f"{title:>12}" for _, title in shown))
+    left = max([26, *(len(label) + 1 for label, *_ in rows)])
+    heads = {name: _broken(titles.get(name, name)) for name in shown}
+    widths = {name: max(12, *(len(line) + 2 for line in heads[name])) for name in shown}
+    lines: list[str] = []
+    room = WIDTH - left - (0 if all(screened for *_, screened in rows) else len(UNSCREENED))
+    for block in _blocks(shown, widths, room) if rows else ():
+        height = max(len(heads[name]) for name in block)
+        for line in range(height):
+            cells = [[""] * (height - len(heads[name])) + heads[name] for name in block]
+            text = "".join(f"{cell[line]:>{widths[name]}}" for cell, name in zip(cells, block, strict=True))
+            lines.append(f"{'accuracy' if line == height - 1 else '':<{left}}{text}".rstrip())
+        for label, judged, protocol, screened in rows:
+            text = "".join(f"{_cell(judged.get(name, {}).get(protocol)):>{widths[name]}}" for name in block)
+            lines.append(f"{label:<{left}}{text}" + ("" if screened else UNSCREENED))
     for why in dict.fromkeys(entry["why"] for entry in (screening or {}).values() if entry.get("why")):
         if lines:
-            lines.append(textwrap.fill(f"not screened: {why}", 118, break_long_words=False, break_on_hyphens=False))
+            lines.append(textwrap.fill(f"not screened: {why}", WIDTH, break_long_words=False, break_on_hyphens=False))
     return "\n".join(lines)
+
+
+def protocol_title(name: str) -> str:
+    """What a person calls a figure of results.json."""
+    for start, text in (("knn", "k-NN {}"), ("fewshot", "{}-shot")):
+        if name.startswith(start) and name.removeprefix(start).isdecimal():
+            return text.format(name.removeprefix(start))
+    return PROTOCOLS.get(name, name)
+
+
+def _cell(figures: dict[str, Any] | None) -> str:
+    """A share in percent, a score as it is, a dash where there is neither."""
+    if figures and figures.get("top1") is not None:
+        return f"{100 * figures['top1']:.1f} %"
+    score = (figures or {}).get("score")
+    return "-" if score is None else f"{score:.3f}"
+
+
+def _broken(title: str) -> list[str]:
+    """A long title in several lines, broken where its words or parts end."""
+    lines = [""]
+    for part in re.findall(r"[^-_./ ]*[-_./ ]*", title):
+        if len(lines[-1]) + len(part.rstrip()) > HEAD and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    return [line.strip()[i : i + HEAD] for line in lines for i in range(0, max(1, len(line.strip())), HEAD)]
+
+
+def _blocks(names: list[str], widths: dict[str, int], room: int) -> list[list[str]]:
+    """Columns that fit beside each other."""
+    blocks: list[list[str]] = [[]]
+    for name in names:
+        if blocks[-1] and sum(widths[one] for one in [*blocks[-1], name]) > room:
+            blocks.append([])
+        blocks[-1].append(name)
+    return blocks
 
 
 def _against_answer(answer: dict[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ Another checkpoint, other images or another transform have another fingerprint, 
 removed at any time.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -36,7 +37,7 @@ class StoredFeatures:
     """
 
     def __init__(self, root: Path, title: str, images: int, of: dict[str, Any]) -> None:
-        self.images, self.record = images, {**of, "images": images}
+        self.images, self.record = images, json.loads(json.dumps({**of, "images": images}))  # as it will be read
         # By the number of images alone, so that another number of ranks can go on; whole batches, if they are as usual.
         self.size = min(LARGEST, max(SMALLEST, round(images / PARTS / SMALLEST) * SMALLEST))
         name = f"{slug(title)}-{fingerprint(self.record)}"

@@ -53,6 +53,27 @@ def test_accuracies__say_why_and_how_the_training_started() -> None:
     assert lines[2:] == [f"not screened: {entry['why']}"]
 
 
+def test_accuracies__of_many_backbones_and_protocols_fit_the_console() -> None:
+    names = [f"timm:vit_small_patch{n}_224.augreg_in21k_ft_in1k" for n in (8, 14, 16, 32)] + ["hf:facebook/dinov2-base"]
+    own = ["trained", "start", "untrained", "pixels"]
+    protocols = ["knn", "knn10", "knn200", "linear", "linear_images", "finetune", "fewshot1", "fewshot10"]
+    figures: dict = {protocol: {"top1": 0.5, "top5": 1.0} for protocol in protocols} | {"logme": {"score": 1.23456}}
+    evaluation = {"inat-2021-birds": dict.fromkeys([*own, *names], figures), "cub": {"trained": figures}}
+    backbones = {name: {"title": name.partition(":")[2] or name} for name in [*own, *names]}
+    lines = accuracies(evaluation, {"cub": {"screened": False}}, backbones).splitlines()
+    assert max(map(len, lines)) <= 118
+    text = "\n".join(lines)
+    heads = [line for line in lines if line.startswith("accuracy")]
+    assert len(heads) == 2 and heads[1].split()[-1] == "trained"  # columns that do not fit go below
+    assert "dinov2-base" in text and "fine-tuned inat-2021-birds" in text and "10-shot cub" in text
+    (logme,) = [line for line in lines if line.startswith("LogME cub") and "1.235" in line]
+    assert logme.endswith("not screened")
+
+
+def test_accuracies__raw_terms_without_a_figure_are_no_line() -> None:
+    assert "NCTI" not in accuracies({"birds": {"trained": {"knn": {"top1": 1.0}, "ncti": {"ncc": 1.0}}}})
+
+
 def test_table__tells_the_funnel_the_answer_and_the_places(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     run.write_results(EVALUATION)
