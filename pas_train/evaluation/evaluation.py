@@ -6,10 +6,12 @@ from pathlib import Path
 from pas_train.evaluation.baselines import OWN, check_names
 from pas_train.evaluation.evaluation_set import EvaluationSet
 from pas_train.evaluation.features import Precision
+from pas_train.evaluation.fewshot import FewShot
 from pas_train.evaluation.finetune import Finetune, LinearImages
 from pas_train.evaluation.knn import Knn
 from pas_train.evaluation.linear import Linear
 from pas_train.evaluation.protocol import Protocol
+from pas_train.evaluation.transfer import Transfer
 
 
 @dataclass
@@ -29,6 +31,8 @@ class Evaluation:
             share it extract those of a baseline once.
         knn: Nearest neighbours; null leaves it out.
         linear: Linear probe; null leaves it out.
+        fewshot: A few images of each class; null leaves it out.
+        transfer: LogME and NCTI, scores that need no training; null leaves them out.
         linear_images: Linear layer on the frozen backbone, trained on augmented images; null leaves it out.
         finetune: Fine-tuning; null leaves it out.
         allow_unscreened: Judges also on test images that a data set that was curated here was not screened against;
@@ -44,6 +48,8 @@ class Evaluation:
     features_folder: str | None = None
     knn: Knn | None = field(default_factory=Knn)
     linear: Linear | None = field(default_factory=Linear)
+    fewshot: FewShot | None = None
+    transfer: Transfer | None = None
     linear_images: LinearImages | None = None
     finetune: Finetune | None = None
     allow_unscreened: bool = False
