@@ -5,6 +5,7 @@ import pytest
 
 from curation.evaluation_sets import check_set, checksums, identify_set, index_set, named_sets, origins
 from datamodules.files import sha256_file
+from tests.datamodules.datasets import small_trees
 from tests.tiny import picture
 
 
@@ -25,6 +26,7 @@ def folder(tmp_path: Path) -> Path:
         (["data/food", "workspace:scenes/leak"], ["food", "leak"]),
         (["food/test", "birds/test/", "/test"], ["food-test", "birds-test", "-test"]),
         (["birds.csv", "."], ["birds.csv", "test"]),
+        (["food-101:data/food?split=test", "hf:a/cars?split=val"], ["food-101-test", "cars-val"]),
     ],
 )
 def test_named_sets__are_named_as_shortly_as_they_differ(tests: list[str] | dict[str, str], names: list[str]) -> None:
@@ -106,3 +108,42 @@ def test_check_set__csv_that_is_wrong(tmp_path: Path, text: str | bytes, message
         (ValueError, FileNotFoundError), match=rf"^curation\.leakage\.tests: .*a\.csv \('set'\).*{message}"
     ):
         check_set("set", tmp_path / "a.csv")
+
+
+def test_index_set__known_data_set_is_the_files_of_its_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_trees.save_food_101(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    text = "food-101:.?split=test&partial=true"
+    check_set("food", text)
+    index, place = index_set("food", text, tmp_path / "exported")
+    assert place == tmp_path / "food-101" and not (tmp_path / "exported").exists()
+    assert origins(index).to_pylist() == ["food/images/apple_pie/3.jpg", "food/images/hot_and_sour_soup/6.jpg"]
+    assert checksums("food", text) == [sha256_file(place / key) for key in index["key"].to_pylist()]
+    before = identify_set(text)
+    picture(9, 20).convert("RGB").save(place / "images/apple_pie/1.jpg")  # a training image
+    assert identify_set(text) == before
+    picture(9, 20).convert("RGB").save(place / "images/apple_pie/3.jpg")
+    assert identify_set(text) != before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("food-101:/nowhere?split=test", r"/nowhere does not exist; it is to be the folder of Food-101"),
+        ("food-101:/nowhere", r"needs a split; write split=train or split=test"),
+        ("food101:/nowhere", r"no data set food101.*did you mean food-101"),
+        ("torchvision:Food11?root=x", r"torchvision has no data set Food11"),
+    ],
+)
+def test_check_set__data_set_by_name_that_is_wrong(text: str, message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=rf"^curation\.leakage\.tests: .*{message}"):
+        check_set("food", text)
+
+
+def test_index_set__images_without_files_are_written_once(tmp_path: Path) -> None:
+    text = "torchvision:FakeData?size=3"
+    index, shard = index_set("noise", text, tmp_path)
+    assert index["key"].to_pylist() == ["00000000", "00000001", "00000002"] and shard.parent == tmp_path
+    before = shard.stat().st_mtime_ns
+    assert index_set("noise", text, tmp_path)[1] == shard and shard.stat().st_mtime_ns == before
+    assert checksums("noise", shard) == checksums("noise", text)

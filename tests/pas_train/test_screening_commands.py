@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from tests.datamodules.datasets import small_trees
 from tests.pas_train.small_project import last, pas, refused, run_of, save_classes, settings
 
 Said = pytest.CaptureFixture[str]
@@ -54,3 +55,16 @@ def test_evaluate__marks_a_backbone_from_outside(home: Path, fitted: Path, tmp_p
     assert "not screened" in capsys.readouterr().out
     told = json.loads((tmp_path / "outside.evaluation.json").read_text())["screening"]["cells"]
     assert not told["screened"] and "not trained on a data set that was curated here" in told["why"]
+
+
+def test_fit_and_evaluate__known_data_set_by_name(home: Path, tmp_path: Path) -> None:
+    small_trees.save_food_101(tmp_path)
+    values = settings(home)
+    values["curation"]["leakage"]["tests"] = {"food101": f"food-101:{tmp_path}/food-101?split=test&partial=true"}
+    values["evaluation"] = {"datasets": [{"name": "food-101", "root": f"{tmp_path}?partial=true"}], "linear": None}
+    values["trainer"]["max_epochs"] = 1
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(values))
+    assert pas("fit", tmp_path, tmp_path / "ws") == 0
+    results = json.loads((run_of(tmp_path / "ws") / "results.json").read_text())
+    assert results["screening"] == {"food-101": {"screened": True, "images": 2, "unscreened": 0, "why": None}}
+    assert pas("evaluate", tmp_path, tmp_path / "ws", "--ckpt_path", last(tmp_path / "ws")) == 0

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from curation.concepts.coverage import describe, label_text, read_labels
+from tests.datamodules.datasets import small_trees
 
 
 def test_read_labels__folder_table_and_list(tmp_path: Path) -> None:
@@ -14,6 +15,18 @@ def test_read_labels__folder_table_and_list(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("b_c\n\na \n")
     for name in ("tree", "table.csv", "list.txt"):
         assert read_labels(tmp_path / name, "curation.coverage.labels.food") == ["a", "b_c"]
+
+
+def test_read_labels__of_a_data_set_by_name(tmp_path: Path) -> None:
+    small_trees.save_cub(tmp_path)
+    labels = read_labels(f"cub-200-2011:{tmp_path}?partial=true", "curation.coverage.labels.cub")
+    assert labels == ["Black footed Albatross", "Indigo Bunting"]
+    folder = tmp_path / "CUB_200_2011" / "images"
+    names = ["001.Black_footed_Albatross", "014.Indigo_Bunting"]
+    assert read_labels(f"torchvision:ImageFolder?root={folder}", "curation.coverage.labels.cub") == names
+    small_trees.save_food_2k(tmp_path)
+    with pytest.raises(ValueError, match=r"curation\.coverage\.labels\.food: food-2k:.* numbers its classes"):
+        read_labels(f"food-2k:{tmp_path}?partial=true", "curation.coverage.labels.food")
 
 
 @pytest.mark.parametrize(
@@ -38,6 +51,8 @@ def test_read_labels__what_is_wrong_is_named(tmp_path: Path, name: str, text: st
         ("001.Black_footed_Albatross", "Black footed Albatross"),
         ("12_onion soup", "onion soup"),
         ("7_Up", "7 Up"),
+        ("crane (n02012849)", "crane"),
+        ("Wood Duck (Breeding male)", "Wood Duck (Breeding male)"),
         ("101", "101"),
         ("寿司", "寿司"),
     ],

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from curation.evaluation_sets import checksums
 from curation.screening import read_certificate, screened_checksums, unscreened_rows
 from curation.session import Session
 from curation.stage import Context, run_stage
@@ -21,6 +22,7 @@ from curation.workspace import Workspace, write_part, write_table
 from datamodules.descriptions import INDEX_SCHEMA
 from datamodules.files import sha256_file
 from tests.curation.small_workspace import finish
+from tests.datamodules.datasets import small_trees
 from tests.tiny import picture, save_descriptor
 
 COUNT = 12  # images of the pool: pictures 0, 1, ...
@@ -74,6 +76,27 @@ def test_leakage__finds_the_copy_and_says_of_what(home: Path, tmp_path: Path) ->
     found = screen(home, saved(home, tmp_path))
     assert [row for row, leaks in enumerate(found["leaks"]) if leaks] == [5]
     assert found["leaks_from"][5] == "birds/class/5.png" and found["leak_similarity"][5] > 0.98
+
+
+def test_leakage__images_that_are_no_files_of_their_own(home: Path, tmp_path: Path) -> None:
+    space = saved(home, tmp_path)
+    tests = {"birds": f"torchvision:ImageFolder?root={home}/birds", "noise": "torchvision:FakeData?size=3"}
+    found = screen(home, space, tests)
+    assert [row for row, leaks in enumerate(found["leaks"]) if leaks] == [5]
+    assert found["leaks_from"][5] == "birds/00000001"
+    screened = screened_checksums(space) or set()
+    assert len(screened) == 5 and sha256_file(home / "birds" / "class" / "5.png") in screened
+    assert set(checksums("noise", tests["noise"])) < screened
+
+
+def test_leakage__known_data_set_by_name(home: Path, tmp_path: Path) -> None:
+    small_trees.save_cub(tmp_path)
+    copy = tmp_path / "CUB_200_2011/images/014.Indigo_Bunting/B_2.jpg"  # a test image that is in the pool
+    picture(7, 60).convert("RGB").save(copy, quality=95)
+    text = f"cub-200-2011:{tmp_path}?split=test&partial=true"
+    found = screen(home, saved(home, tmp_path / "ws"), [text], threshold=0.9)
+    assert [row for row, leaks in enumerate(found["leaks"]) if leaks] == [7]
+    assert found["leaks_from"][7] == "cub-200-2011-test/images/014.Indigo_Bunting/B_2.jpg"
 
 
 def test_leakage__certificate_says_what_was_screened(home: Path, tmp_path: Path) -> None:
