@@ -29,11 +29,11 @@ def find_config(name: str) -> Path:
     for candidate in (FOLDER / name, FOLDER / f"{name}.yaml"):
         if candidate.is_file():
             return candidate
-    close = difflib.get_close_matches(name, packaged(), n=2)
+    choices = [one for one in packaged() if not one.startswith("sweeps/")]  # those are for the command `sweep`
+    close = difflib.get_close_matches(name, choices, n=2)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     raise ConfigError(
-        f"--config {name}: no such file, and no packaged config of that name; "
-        f"{hint}packaged are {', '.join(packaged())}"
+        f"--config {name}: no such file, and no packaged config of that name; {hint}packaged are {', '.join(choices)}"
     )
 
 

@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pas_train.__main__ import COMMANDS, main
-from pas_train.configs import FOLDER, ConfigError, find_config, packaged, resolve_configs
+from pas_train.configs import FOLDER, ConfigError, find_config, packaged, resolve_configs, share_seed
 
 
 def test_main__help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,3 +64,51 @@ def test_configs__deep_nulls_arrive_as_null() -> None:
     args = ["--curation.embed.copy.pretrained", "null", "--curation.text", "null", "--pool", "null"]
     assert resolve_configs(args) == ["--config", section, *args[2:]]
     assert resolve_configs(["--curation.embed.copy.pretrained=null"]) == ["--config", section]
+
+
+@pytest.mark.parametrize(
+    ("arg", "resolved"),
+    [
+        ("--model.weights=None", "--model.weights=null"),
+        ("--x=[None, 'a', {'b': None, 'c': True}]", '--x=[null, "a", {"b": null, "c": true}]'),
+        ("--x={name: None}", "--x={name: None}"),  # a yaml's, in which None is a word
+        ("--x=[NoneSuch]", "--x=[NoneSuch]"),
+        ("--x=None of these", "--x=None of these"),
+    ],
+)
+def test_configs__a_sweeps_none_is_null(arg: str, resolved: str) -> None:
+    assert resolve_configs([arg, "--pool", "x"]) == [resolved, "--pool", "x"]
+    assert resolve_configs(arg.split("=", 1)) == resolved.split("=", 1)
+    assert resolve_configs(["None"]) == ["None"]  # not after a key
+
+
+def test_configs__a_sweeps_yamls_in_the_order_of_their_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text("{}")
+    args = ["--config=c", "--config.2_data=a", "--pool=x", "--config.1_recipe=b"]
+    assert resolve_configs(args) == ["--config=c", "--config=b", "--pool=x", "--config=a"]
+    assert resolve_configs(["--config.1=None", "--config=b", "--config=None"]) == ["--config=b"]
+
+
+def test_configs__one_seed_for_model_and_data() -> None:
+    seeds = ["--model.init_args.seed=3", "--data.init_args.seed=3"]
+    assert share_seed(["--seed=3", "--config", "a"]) == share_seed(["--config", "a", "--seed", "3"])
+    assert share_seed(["--seed=3", "--config", "a"]) == ["--config", "a", *seeds]
+    assert share_seed(["--seed_everything=3"]) == ["--seed_everything=3"]
+    with pytest.raises(ConfigError, match="needs a number"):
+        share_seed(["--seed"])
+
+
+def test_fit__takes_what_a_sweep_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    values = {"evaluation.linear": None, "data.init_args.source": None, "curation.embed.copy.pretrained": None,
+              "evaluation.datasets": [{"name": "a", "train": "b", "test": "c", "root": None}], "seed": 4,
+              "trainer.precision": None, "model.init_args.small_images": True,
+              "tracking": {"enabled": False, "group": None, "tags": ["a"]}}  # fmt: skip
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", "--config=quickstart", *(f"--{name}={value}" for name, value in values.items()), "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["evaluation"]["linear"] is config["data"]["init_args"]["source"] is None
+    assert config["curation"]["embed"]["init_args"]["copy"]["pretrained"] is config["trainer"]["precision"] is None
+    assert config["evaluation"]["datasets"][0]["root"] is None and config["model"]["init_args"]["seed"] == 4
+    assert config["tracking"]["tags"] == ["a"] and config["tracking"]["group"] is None
