@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datamodules.files import atomic
-from pas_train.comparison import charts, formats
+from pas_train.comparison import formats
+from pas_train.comparison.bubbles import accuracy_over_size
+from pas_train.comparison.curves import knn_over_images
 from pas_train.comparison.page import TITLE, page
 from pas_train.comparison.reading import Result, read_all
 from pas_train.comparison.refusals import chosen, refuse_mixed, refuse_unscreened
 from pas_train.comparison.rows import Row, draws_of, rows_of
-from pas_train.comparison.tables import FAMILIES, METRICS, Table, tables_of
+from pas_train.comparison.tables import METRICS, Table, tables_of
 
 OUT = "runs/comparison"
 SPLITS: dict[str, Callable[[Row], str]] = {
@@ -82,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
 def compared(options: argparse.Namespace) -> Comparison:
     """The comparison that a command line asks for."""
     results = read_all(options.runs)
-    draws = chosen(draws_of(results), options.data_set, _protocols(options.protocol))
+    draws = chosen(draws_of(results), options.data_set, options.protocol)
     if not draws:
         raise ValueError(
             f"{', '.join(options.runs)}: the {len(results)} results hold no figures; see evaluation.datasets"
@@ -97,12 +99,6 @@ def compared(options: argparse.Namespace) -> Comparison:
               for table in tables_of(rows, options.baseline, metric, split, options.digits)]  # fmt: skip
     others = [table for table in others if not all(column.score for column in table.columns)]
     return Comparison(results, rows, tables, others, notes, options.digits)
-
-
-def _protocols(names: Sequence[str]) -> list[str]:
-    """Names of figures; a family's name, such as fewshot, stands for all of it."""
-    known = [name for figures in FAMILIES.values() for name in figures]
-    return [one for name in names for one in ([n for n in known if n.rstrip("0123456789") == name] or [name])]
 
 
 def told(comparison: Comparison) -> str:
@@ -120,8 +116,8 @@ def write_all(comparison: Comparison, out: Path) -> list[Path]:
         "tables.csv": formats.long_csv([*comparison.tables, *comparison.others]),
         "tables.tex": formats.latex(comparison.tables, comparison.digits),
     }  # fmt: skip
-    drawn = {"accuracy-over-size": charts.accuracy_over_size(comparison.tables, comparison.rows),
-             "knn-over-images": charts.knn_over_images(comparison.rows)}  # fmt: skip
+    drawn = {"accuracy-over-size": accuracy_over_size(comparison.tables, comparison.rows),
+             "knn-over-images": knn_over_images(comparison.rows)}  # fmt: skip
     texts |= {f"{name}.{kind}": data for name, chart in drawn.items() if chart for kind, data in chart.items()}
     texts["index.html"] = page(comparison, drawn)
     paths = []

@@ -6,7 +6,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from pas_train.comparison import formats
-from pas_train.comparison.charts import Chart, colours_of
+from pas_train.comparison.drawing import Chart, colours_of
 from pas_train.comparison.reading import flat
 from pas_train.comparison.rows import Row
 from pas_train.comparison.tables import AVERAGE, Cell, Column, Table, digits_of

@@ -4,89 +4,85 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
+import numpy as np
 
-DIRECTIONS = [
-    (math.cos(turn * math.pi / 8), math.sin(turn * math.pi / 8)) for turn in (0, 8, 2, 14, 6, 10, 4, 12, 1, 15, 7, 9)
-]
+TURNS = (0, 8, 2, 14, 6, 10, 4, 12, 1, 15, 7, 9)  # sixteenths of a circle, the better places first
 GAPS = (3.0, 9.0, 18.0, 30.0, 46.0, 66.0)  # between point and label, in points
 LEADER = 8.0  # a label further than this from its point has a line to it, in points
-OUTSIDE, NEAR_OTHERS = 50.0, 1.0  # weights beside that of covering something, which is 1 for a square pixel
-TITLE = 11
+OUTSIDE = 50.0  # how much worse it is to leave the panel than to cover something
+
+Spot = tuple[float, float, float]  # x, y, radius in points
+Label = tuple[str, str, Sequence[Spot]]  # text, colour, and the spots that it may stand beside
 
 
-def overlap(one: Box, other: Box) -> float:
-    """Area that two boxes share."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    return width * height if width > 0 and height > 0 else 0.0
-
-
-def place_labels(
-    figure: Any, axis: Any, labels: Sequence[tuple[str, str, Sequence[tuple[float, float, float]]]],
-    obstacles: Sequence[tuple[float, float, float]], size: float = 8.0,
-) -> None:  # fmt: skip
+def place_labels(figure: Any, axis: Any, labels: Sequence[Label], obstacles: Sequence[Spot], size: float = 8.0) -> None:
     """Writes each label beside the one of its points where there is most room, with a line where it stands far off.
 
-    labels: text, colour, and the points (x, y, radius in points) that it may stand beside. obstacles: all points. The
-    layout of the figure must be done, and its limits be final.
+    The layout of the figure must be done, and its limits be final.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.patheffects import withStroke
 
     renderer = FigureCanvasAgg(figure).get_renderer()
     scale = figure.dpi / 72
-    inside = axis.get_window_extent(renderer)
-    frame = (inside.x0, inside.y0, inside.x1, inside.y1)
-    taken = [_around(axis, point, scale) for point in obstacles]
-    halo = [withStroke(linewidth=2.5, foreground="white")]
-    for text, colour, points in labels:
-        made = axis.text(0, 0, text, fontsize=size, color=colour, fontweight="bold", path_effects=halo, zorder=6)
-        extent = made.get_window_extent(renderer)
-        width, height = extent.width + 2 * scale, extent.height
-        best = min(
-            (_cost(box, frame, taken) + gap + 2 * step, box, point, gap)
-            for step, point in enumerate(points)
-            for gap in GAPS
-            for box in _boxes(axis, point, gap * scale, width, height, scale)
-        )
-        _, box, point, gap = best
-        middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-        made.set_position(axis.transData.inverted().transform(middle))
-        made.set(ha="center", va="center")
-        if gap > LEADER:
-            at = axis.transData.transform(point[:2])
-            end = (min(max(at[0], box[0]), box[2]), min(max(at[1], box[1]), box[3]))
-            ends = axis.transData.inverted().transform([at, end])
+    extent = axis.get_window_extent(renderer)
+    frame = np.array([extent.x0, extent.y0, extent.x1, extent.y1])
+    taken = [_around(axis, spot, scale) for spot in obstacles]
+    back = axis.transData.inverted()
+    for text, colour, spots in labels:
+        made = axis.text(
+            0, 0, text, fontsize=size, color=colour, fontweight="bold", ha="center", va="center", zorder=6,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )  # fmt: skip
+        own = made.get_window_extent(renderer)
+        boxes, gaps, which = _candidates(axis, spots, own.width + 2 * scale, own.height, scale)
+        best = int(np.argmin(_cost(boxes, frame, np.array(taken)) + gaps + 2 * which))
+        box = boxes[best]
+        made.set_position(back.transform((box[:2] + box[2:]) / 2))
+        if gaps[best] > LEADER:
+            at = axis.transData.transform(spots[which[best]][:2])
+            ends = back.transform([at, np.clip(at, box[:2], box[2:])])
             axis.plot(ends[:, 0], ends[:, 1], color=colour, lw=0.7, alpha=0.7, zorder=2.5, scalex=False, scaley=False)
         taken.append(box)
 
 
-def _around(axis: Any, point: tuple[float, float, float], scale: float) -> Box:
-    x, y = axis.transData.transform(point[:2])
-    radius = point[2] * scale
-    return (x - radius, y - radius, x + radius, y + radius)
+def _around(axis: Any, spot: Spot, scale: float) -> np.ndarray:
+    """Left, bottom, right and top of a point, in pixels."""
+    middle = axis.transData.transform(spot[:2])
+    return np.concatenate([middle - spot[2] * scale, middle + spot[2] * scale])
 
 
-def _boxes(
-    axis: Any, point: tuple[float, float, float], gap: float, width: float, height: float, scale: float
-) -> list[Box]:
-    """Where a label could stand around a point."""
-    x, y = axis.transData.transform(point[:2])
-    reach = point[2] * scale + gap
-    boxes = []
-    for right, up in DIRECTIONS:
-        # The nearest point of the label lies `reach` away in this direction.
-        left = x + right * reach - (0 if right > 0.3 else width if right < -0.3 else width / 2)
-        bottom = y + up * reach - (0 if up > 0.3 else height if up < -0.3 else height / 2)
-        boxes.append((left, bottom, left + width, bottom + height))
-    return boxes
+def _candidates(
+    axis: Any, spots: Sequence[Spot], width: float, height: float, scale: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes [C, 4] where a label could stand, how far off [C] (points), and beside which spot [C]."""
+    boxes, gaps, which = [], [], []
+    for place, spot in enumerate(spots):
+        x, y = axis.transData.transform(spot[:2])
+        for gap in GAPS:
+            reach = (spot[2] + gap) * scale
+            for turn in TURNS:
+                right, up = math.cos(turn * math.pi / 8), math.sin(turn * math.pi / 8)
+                # The nearest point of the label lies `reach` away in this direction.
+                left = x + right * reach - (0 if right > 0.3 else width if right < -0.3 else width / 2)
+                bottom = y + up * reach - (0 if up > 0.3 else height if up < -0.3 else height / 2)
+                boxes.append((left, bottom, left + width, bottom + height))
+                gaps.append(gap)
+                which.append(place)
+    return np.array(boxes), np.array(gaps), np.array(which)
 
 
-def _cost(box: Box, frame: Box, taken: Sequence[Box]) -> float:
-    area = (box[2] - box[0]) * (box[3] - box[1])
-    covered = sum(overlap(box, other) for other in taken)
-    return NEAR_OTHERS * covered + OUTSIDE * (area - overlap(box, frame))
+def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Areas [C, O] that boxes [C, 4] share with others [O, 4]."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    return np.clip(high - low, 0, None).prod(axis=2)
+
+
+def _cost(boxes: np.ndarray, frame: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    outside = areas - overlaps(boxes, frame[None])[:, 0]
+    return overlaps(boxes, taken).sum(axis=1) + OUTSIDE * outside
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -95,14 +91,14 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
     gap = min(gap, (high - low) / max(1, len(values) - 1))
     blocks: list[tuple[float, list[int]]] = []  # the lowest place of each block, and its members
     for one in order:
-        blocks.append((values[one], [one]))
+        blocks.append((min(max(values[one], low), high), [one]))
         while len(blocks) > 1 and blocks[-2][0] + gap * len(blocks[-2][1]) > blocks[-1][0]:
             members = blocks[-2][1] + blocks[-1][1]
             wanted = sum(values[m] - gap * i for i, m in enumerate(members)) / len(members)
+            wanted = min(max(wanted, low), high - gap * (len(members) - 1))
             blocks[-2:] = [(wanted, members)]
     placed = [0.0] * len(values)
     for start, members in blocks:
-        start = min(max(start, low), high - gap * (len(members) - 1))
         for step, member in enumerate(members):
             placed[member] = start + gap * step
     return placed

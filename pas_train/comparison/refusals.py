@@ -18,6 +18,8 @@ ADVICE = (
 def chosen(draws: Iterable[Draw], data_sets: Sequence[str], names: Sequence[str]) -> list[Draw]:
     """The draws with the figures of these data sets and protocols alone (of all, where none is named).
 
+    names: of figures; fewshot stands for fewshot1, fewshot5 and so on.
+
     Raises ValueError for a name that no result has.
     """
     draws = list(draws)
@@ -25,6 +27,8 @@ def chosen(draws: Iterable[Draw], data_sets: Sequence[str], names: Sequence[str]
              "--data-set": dict.fromkeys(data_set for draw in draws for data_set in draw.figures),
              "--protocol": dict.fromkeys(name for draw in draws for part in draw.figures.values() for name in part),
     }  # fmt: skip
+    whole = {name: [one for one in known["--protocol"] if one.rstrip("0123456789") == name] for name in names}
+    names = [one for name in names for one in ([name] if name in known["--protocol"] else whole[name] or [name])]
     for option, wanted in (("--data-set", data_sets), ("--protocol", names)):
         unknown = [name for name in wanted if name not in known[option]]
         if unknown:
@@ -88,9 +92,10 @@ def why_unscreened(draw: Draw, data_set: str) -> str | None:
         return None
     if draw.kind != "trained":
         return OUTSIDE
-    for (name, _), result in draw.sources.items():
+    results = {id(result): result for (name, _), result in draw.sources.items() if name == data_set}
+    for result in results.values():
         entry = (result.content.get("screening") or {}).get(data_set) or {}
-        if name == data_set and not entry.get("screened", False):
+        if not entry.get("screened", False):
             return str(entry.get("why") or "its pretraining images are not known")
     return None
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from statistics import fmean, stdev
 from typing import Any
 
@@ -14,9 +15,9 @@ SCORES = {"logme": "LogME", "ncti": "NCTI"}
 # Families of figures that share a table: title -> figure -> what its column is called (nothing where it is alone).
 FAMILIES: dict[str, dict[str, str]] = {
     "Linear probe": {"linear": ""},
-    "Linear probe on augmented images": {"linear_images": ""},
     "Fine-tuning": {"finetune": ""},
     "k-NN": {"knn": ""},
+    "Linear probe on augmented images": {"linear_images": ""},
     "Few-shot": {"fewshot1": "1-shot", "fewshot5": "5-shot", "fewshot10": "10-shot"},
     "k-NN, weighted vote": {"knn10": "k = 10", "knn20": "k = 20", "knn100": "k = 100", "knn200": "k = 200"},
     "Transferability": SCORES,
@@ -149,10 +150,11 @@ def _table(
     lines = [[cells[column.data_set, column.figure][place] for column in columns] for place in range(len(rows))]
     told = [(row, line) for row, line in zip(rows, lines, strict=True) if any(line)]
     table = Table(title, columns, told, metric, baseline=_baseline_title(rows, baseline))
+    based = [baseline in names_of(row) for row, _ in told]
     for place in range(len(columns)):
         _rank([line for _, line in told], place, digits_of(columns[place], digits))
         if baseline is not None:
-            _differ(told, place, baseline)
+            _differ(told, place, based)
     for _, line in told:
         for cell in line:
             if cell is not None and cell.mark:
@@ -186,10 +188,25 @@ def interval_of(values: Sequence[float]) -> tuple[float | None, float | None, st
     """Student's 95 % interval of the mean of several seeds, and what it is over."""
     if len(values) < 2:
         return None, None, ""
-    from scipy.special import stdtrit
-
-    half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
+    half = student_95(len(values) - 1) * stdev(values) / math.sqrt(len(values))
     return fmean(values) - half, fmean(values) + half, f"{len(values)} seeds"
+
+
+@cache
+def student_95(freedom: int) -> float:
+    """The 0.975 quantile of Student's t, by its probability in closed form (Abramowitz and Stegun 26.7.3, 26.7.4)."""
+    low, high = 0.0, math.pi / 2  # of the angle whose tangent is t / sqrt(freedom)
+    for _ in range(60):
+        angle = (low + high) / 2
+        odd = freedom % 2
+        term = math.cos(angle) if odd else 1.0
+        total = term if freedom > 1 else 0.0
+        for k in range(2 + odd, freedom - 1, 2):
+            term *= math.cos(angle) ** 2 * (k - 1) / k
+            total += term
+        within = 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+        low, high = (angle, high) if within < 0.95 else (low, angle)
+    return math.tan(low) * math.sqrt(freedom)
 
 
 def _of_one(part: dict[str, Any]) -> tuple[float | None, float | None, str]:
@@ -261,13 +278,13 @@ def _rank(lines: Sequence[list[Cell | None]], place: int, digits: int) -> None:
                 _replace(line, place, rank=ranks.index(value) + 1)
 
 
-def _differ(told: Sequence[tuple[Row, list[Cell | None]]], place: int, baseline: str) -> None:
+def _differ(told: Sequence[tuple[Row, list[Cell | None]]], place: int, based: Sequence[bool]) -> None:
     """Gives the cells of a column their difference to the baseline of their method and backbone."""
-    bases = [(row, line[place]) for row, line in told if baseline in names_of(row) and line[place] is not None]
+    bases = [(row, line[place]) for (row, line), is_base in zip(told, based, strict=True) if is_base and line[place]]
     for row, line in told:
         cell = line[place]
         base = _nearest(row, bases)
-        if cell is not None and base is not None and (row, cell) not in bases:
+        if cell is not None and base is not None and not any(row is one for one, _ in bases):
             halves = [one.half for one in (cell, base)]
             difference = cell.value - base.value
             joint = math.hypot(*(half for half in halves if half is not None))

@@ -1,0 +1,170 @@
+"""The chart of accuracy over the size of the pretraining set."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pas_train.comparison.drawing import (
+    GREY,
+    NAMED,
+    Chart,
+    Drawing,
+    add_key,
+    colours_of,
+    names_of,
+    recipe_titles,
+    size_ticks,
+    written,
+)
+from pas_train.comparison.formats import short_number
+from pas_train.comparison.placing import place_labels
+from pas_train.comparison.rows import Row
+from pas_train.comparison.tables import AVERAGE, FAMILIES, METRICS, Cell, Table
+
+MARKERS = ("o", "s", "^", "D", "P", "v", "X", "p")
+LARGEST, SMALLEST, ALIKE = 420.0, 28.0, 90.0  # areas of bubbles in square points; ALIKE where passes are not known
+ALONE = [title for title, figures in FAMILIES.items() if list(figures.values()) == [""]]  # one figure, one panel
+COLUMNS = 3  # protocols side by side, where there are several recipes
+
+Point = tuple[Row, str, Cell]  # a row on one evaluation set
+Panel = tuple[Table, str, list[Point]]  # of one protocol and one recipe
+
+
+def accuracy_over_size(tables: Sequence[Table], rows: Sequence[Row]) -> Chart | None:
+    """Bubbles: x the pretraining images, y the accuracy, area the forward passes, marker the evaluation set.
+
+    A panel for each protocol and recipe. None where no row has both a size and an accuracy.
+    """
+    panels = _panels(tables, rows)
+    if not panels:
+        return None
+    drawn = list({id(row): row for _, _, points in panels for row, *_ in points}.values())
+    sets = sorted({data_set for _, _, points in panels for _, data_set, _ in points})
+    areas, colours = _areas(drawn), colours_of(rows)
+    members = [list({id(row): row for row, *_ in points}.values()) for _, _, points in panels]
+    short = {key: name for own in members for key, name in names_of(own).items()}
+    numbers: dict[str, int] = {}
+    if max(map(len, members)) > NAMED:
+        numbers = {name: place for place, name in enumerate(dict.fromkeys(short.values()), 1)}
+    titles = 2 if any(recipe for _, recipe, _ in panels) else 1
+    with Drawing(len(panels), _columns(panels), 3.7, titles, 0.55, key=list(numbers)) as (figure, axes):
+        for axis, (table, recipe, points) in zip(axes, panels, strict=True):
+            _bubbles(axis, points, sets, areas, colours)
+            axis.set_title("\n".join(word for word in (table.name, recipe) if word))
+            axis.set_ylabel(f"{METRICS[table.metric]}, %")
+        _legend(figure, sets, drawn, areas)
+        if numbers:
+            _numbered(figure, numbers, {short[id(row)]: colours[row.name] for row in drawn})
+        for axis, (_, _, points) in zip(axes, panels, strict=True):
+            texts = {key: str(numbers[name]) if numbers else name for key, name in short.items()}
+            _name(figure, axis, points, areas, texts, colours)
+        return written(figure)
+
+
+def _panels(tables: Sequence[Table], rows: Sequence[Row]) -> list[Panel]:
+    """Recipe after recipe, so that a line of panels has one of each protocol."""
+    found = [(table, points) for table in tables if table.title in ALONE and (points := _points(table))]
+    recipe_of = recipe_titles([row for row in rows if any(row is one for _, points in found for one, *_ in points)])
+    recipes = sorted({recipe_of(row) for _, points in found for row, *_ in points})
+    titles = list(dict.fromkeys(table.title for table, _ in found))[: COLUMNS if len(recipes) > 1 else None]
+    panels = [
+        (table, recipe, [point for point in points if recipe_of(point[0]) == recipe])
+        for recipe in recipes
+        for table, points in found
+        if table.title in titles
+    ]
+    return [panel for panel in panels if panel[2]]
+
+
+def _points(table: Table) -> list[Point]:
+    return [
+        (row, column.data_set, cell)
+        for row, line in table.rows
+        for column, cell in zip(table.columns, line, strict=True)
+        if cell is not None and row.images and column.data_set != AVERAGE
+    ]
+
+
+def _columns(panels: Sequence[Panel]) -> int:
+    """Panels side by side: the protocols, where there are several recipes below each other."""
+    protocols = len({table.title for table, *_ in panels})
+    return protocols if len(panels) > protocols > 1 else len(panels) if len(panels) <= 3 else 2
+
+
+def _areas(rows: Sequence[Row]) -> dict[int, float]:
+    """Area of each row's bubble: proportional to its forward passes, but for the smallest, which would not be seen."""
+    most = max((row.passes or 0 for row in rows), default=0)
+    return {id(row): max(SMALLEST, LARGEST * (row.passes or 0) / most) if most else ALIKE for row in rows}
+
+
+def _bubbles(
+    axis: Any, points: Sequence[Point], sets: Sequence[str], areas: dict[int, float], colours: dict[str, str]
+) -> None:
+    points = sorted(points, key=lambda point: -areas[id(point[0])])  # small ones in front
+    sizes = np.array([row.images or 1 for row, *_ in points], float)
+    values = np.array([cell.value for *_, cell in points])
+    halves = np.array([cell.half or 0 for *_, cell in points])
+    shades = [colours[row.name] for row, *_ in points]
+    axis.vlines(sizes, values - halves, values + halves, colors=shades, lw=1.1, alpha=0.9, zorder=5)
+    for place, data_set in enumerate(sets):
+        own = [number for number, point in enumerate(points) if point[1] == data_set]
+        if own:
+            axis.scatter(
+                sizes[own], values[own], s=[areas[id(points[number][0])] for number in own],
+                marker=MARKERS[place % len(MARKERS)], c=[shades[number] for number in own], alpha=0.55,
+                edgecolors=[shades[number] for number in own], linewidths=1.2, zorder=4,
+            )  # fmt: skip
+    axis.set_xscale("log")
+    room = max(1.6, (sizes.max() / sizes.min()) ** 0.18)  # labels stand beside the bubbles
+    low, high = sizes.min() / room, sizes.max() * room
+    axis.set_xlim(low, high)
+    size_ticks(axis, low, high)
+    bottom, top = (values - halves).min(), (values + halves).max()
+    margin = max(1.0, 0.14 * (top - bottom))
+    axis.set_ylim(max(-2.0, bottom - margin), min(104.0, top + margin))
+    axis.set_xlabel("images in the pretraining set")
+
+
+def _name(
+    figure: Any, axis: Any, points: Sequence[Point], areas: dict[int, float], texts: dict[int, str],
+    colours: dict[str, str],
+) -> None:  # fmt: skip
+    places: dict[int, list[tuple[float, float, float]]] = {}
+    for row, _, cell in sorted(points, key=lambda point: -point[2].value):  # beside the best one, if there is room
+        spot = (float(row.images or 1), cell.value, math.sqrt(areas[id(row)] / math.pi))
+        places.setdefault(id(row), []).append(spot)
+    shades = {id(row): colours[row.name] for row, *_ in points}
+    labels = [(texts[key], shades[key], own) for key, own in places.items()]
+    place_labels(figure, axis, labels, [one for own in places.values() for one in own])
+
+
+def _legend(figure: Any, sets: Sequence[str], rows: Sequence[Row], areas: dict[int, float]) -> None:
+    """Markers of the evaluation sets, and bubbles of the fewest and most forward passes."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], ls="", marker=MARKERS[place % len(MARKERS)], color=GREY, ms=7, label=name)
+        for place, name in enumerate(sets)
+    ]
+    known = sorted((row.passes, areas[id(row)]) for row in rows if row.passes)
+    shown = [known[0], known[-1]] if known and known[-1][0] > 1.2 * known[0][0] else known[-1:]
+    handles += [
+        Line2D([], [], ls="", marker="o", mfc="none", mec=GREY, ms=math.sqrt(size),
+               label=f"{short_number(float(f'{passes:.2g}'))} forward passes")
+        for passes, size in shown
+    ]  # fmt: skip
+    figure.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=(0, 1), ncols=len(handles), handletextpad=0.9,
+        columnspacing=2.2, borderpad=1.2, borderaxespad=0,
+    )  # fmt: skip
+
+
+def _numbered(figure: Any, numbers: dict[str, int], colours: dict[str, str]) -> None:
+    from matplotlib.lines import Line2D
+
+    add_key(figure, [
+        Line2D([], [], ls="", marker="o", ms=5, color=colours[name], label=f"{place}  {name}")
+        for name, place in numbers.items()
+    ])  # fmt: skip
