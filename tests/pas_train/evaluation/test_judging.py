@@ -1,0 +1,174 @@
+"""What is judged once is kept, and all ranks share the work."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+import torch.distributed as dist
+from PIL import Image
+from torch import nn
+
+from datamodules.labelled import read_labelled
+from pas_train.evaluation.candidates import Candidate
+from pas_train.evaluation.evaluation import Evaluation
+from pas_train.evaluation.evaluation_set import EvaluationSet
+from pas_train.evaluation.judging import Judged, Judging, told
+from pas_train.evaluation.knn import Knn
+from pas_train.evaluation.protocol import Figures, Protocol, Subject
+
+NAMES = ("trained", "untrained")
+
+
+class Colour(nn.Module):
+    """The mean of each colour."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale, self._calls = nn.Parameter(torch.tensor(scale)), 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self._calls += len(x)
+        return x.mean(dim=(2, 3)) * self.scale
+
+
+@dataclass
+class Counted(Protocol):
+    """Counts what it is asked; fails on a backbone of a certain scale."""
+
+    level: int = 1
+    fails: float = -1.0
+    judged: ClassVar[list[str]] = []
+
+    def names(self) -> list[str]:
+        return ["counted"]
+
+    def judge(self, subject: Subject) -> dict[str, Figures]:
+        train, test = subject.features()
+        assert isinstance(subject.backbone, Colour)
+        if subject.backbone.scale.item() == self.fails:
+            raise ValueError("the power is cut")
+        self.judged.append(subject.name)
+        return {"counted": {"top1": float(len(test.values)), "of": len(train.labels)}}
+
+
+class Together(Counted):
+    """Runs on all ranks."""
+
+    on_images: ClassVar[bool] = True
+
+    def judge(self, subject: Subject) -> dict[str, Figures]:
+        ranks = torch.ones(1)
+        dist.all_reduce(ranks)
+        return {"counted": {"top1": float(ranks)}}
+
+
+def save(folder: Path) -> EvaluationSet:
+    for name, shades in (("train", (90, 150, 210)), ("test", (120, 180))):
+        for label, channel in (("blue", 2), ("red", 0)):
+            (folder / name / label).mkdir(parents=True)
+            for shade in shades:
+                Image.new("RGB", (12, 12), tuple(shade * (one == channel) for one in range(3))).save(
+                    folder / name / label / f"{shade}.png"
+                )
+    return EvaluationSet("colours", str(folder / "train"), str(folder / "test"))
+
+
+def judging(folder: Path, item: EvaluationSet, *protocols: Protocol, **more: Any) -> Judging:
+    evaluation = Evaluation([item], **{"num_workers": 0, **more})
+    evaluation.protocols = lambda: list(protocols)  # type: ignore[method-assign]
+    return Judging(evaluation, folder, torch.device("cpu"), 8)
+
+
+def candidates(*backbones: Colour) -> list[Candidate]:
+    return [
+        Candidate(name, name, name, "colour", backbone, (0.5,) * 3, (0.5,) * 3)  # type: ignore[arg-type]
+        for name, backbone in zip(NAMES, backbones, strict=False)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def nothing_judged() -> None:
+    Counted.judged.clear()
+
+
+def test_judging__a_second_protocol_finds_the_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    item, backbone = save(tmp_path), Colour()
+    judging(tmp_path, item, Counted()).run(candidates(backbone))
+    assert backbone._calls == 10 and "colours trained: 10 images in" in capsys.readouterr().out
+    judged = judging(tmp_path, item, Counted(), Knn(weighted=[])).run(candidates(backbone))
+    assert backbone._calls == 10 and Counted.judged == ["colours"]
+    said = capsys.readouterr().out
+    assert f"features    colours trained: read from {tmp_path}/features" in said
+    assert "judged      colours trained: counted as before" in said
+    assert set(judged.evaluation["colours"]["trained"]) == {"counted", "knn"}
+
+
+def test_judging__a_kill_between_two_backbones_goes_on(tmp_path: Path) -> None:
+    item = save(tmp_path)
+    with pytest.raises(ValueError, match="the power is cut"):
+        judging(tmp_path, item, Counted(fails=2.0)).run(candidates(Colour(), Colour(2.0)))
+    Counted.judged.clear()
+    found = judging(tmp_path, item, Counted(fails=2.0)).run(candidates(Colour(), Colour(3.0)))
+    assert Counted.judged == ["colours"]  # of the second alone
+    assert set(found.evaluation["colours"]) == set(NAMES)
+
+
+def test_judging__what_figures_depend_on_is_judged_anew(tmp_path: Path) -> None:
+    item, backbone = save(tmp_path), Colour()
+
+    def judged(*of: Colour, level: int = 1, **more: Any) -> int:
+        Counted.judged.clear()
+        judging(tmp_path, item, Counted(level), **more).run(candidates(*of))
+        return len(Counted.judged)
+
+    assert judged(backbone) == 1 and judged(backbone) == 0
+    assert judged(backbone, level=2) == 1  # another setting of the protocol
+    assert judged(Colour(1.1)) == 1  # other weights
+    assert judged(backbone, image_size=6) == 1  # another transform
+    assert judged(backbone) == 0
+    assert judged(backbone, features_folder=str(tmp_path / "elsewhere")) == 1
+    Image.new("RGB", (12, 12), (99, 0, 0)).save(tmp_path / "test" / "red" / "one more.png")
+    assert judged(backbone) == 1  # other images
+
+
+def test_judging__names_what_results_json_says(tmp_path: Path) -> None:
+    judged = judging(tmp_path, save(tmp_path), Counted()).run(candidates(Colour()))
+    entry = judged.protocols["colours"]
+    assert entry["figures"] == {"counted": {"level": 1, "fails": -1.0}}
+    assert (entry["train_images"], entry["test_images"], entry["classes"], entry["image_size"]) == (6, 4, 2, 8)
+    assert {**judged.backbones["trained"], "identity": ""} == {
+        "title": "trained", "kind": "trained", "architecture": "colour", "identity": "",
+    }  # fmt: skip
+    assert len(judged.backbones["trained"]["identity"]) == 16
+
+
+def test_judging__of_no_data_set_makes_nothing(tmp_path: Path) -> None:
+    assert Judging(Evaluation(), tmp_path, torch.device("cpu"), 8).run(candidates(Colour())) == Judged()
+    assert not list(tmp_path.iterdir())
+
+
+def test_told__is_the_same_for_a_copy_elsewhere(tmp_path: Path) -> None:
+    save(tmp_path / "one"), save(tmp_path / "two")
+    one, two = (read_labelled(tmp_path / name / "train") for name in ("one", "two"))
+    os.utime(two.paths[0], (0, 0))
+    assert told(one) == told(two) and one.fingerprint() != two.fingerprint()
+    two.paths[0].write_bytes(two.paths[0].read_bytes() + b"\0")
+    assert told(one) != told(read_labelled(tmp_path / "two" / "train"))
+
+
+def test_judging__two_ranks(two_ranks, tmp_path: Path) -> None:
+    item = save(tmp_path)
+
+    def work(rank: int) -> None:
+        dist.init_process_group("gloo")
+        judged = judging(tmp_path, item, Counted(), Together()).run(candidates(Colour(), Colour(2.0)))
+        figures = judged.evaluation["colours"]["untrained"]
+        assert figures["counted"]["top1"] == 2.0  # of both ranks
+        assert len(Counted.judged) == (2 if rank == 0 else 0)
+        with pytest.raises(ValueError, match="the power is cut"):  # rank 0 fails, and nobody waits for ever
+            judging(tmp_path, item, Counted(fails=2.0)).run(candidates(Colour(), Colour(2.0)))
+
+    two_ranks(work)
