@@ -187,9 +187,10 @@ class LabelledDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
             pixels = self.images.source.pixels(index, LIMITS)
-        except RefusedImage as error:
+        except (RefusedImage, OSError) as error:
             name = self.images.source.describe(index)
-            raise ValueError(f"evaluation image {name} cannot be used ({error}); repair or remove it") from None
+            said = getattr(error, "strerror", None) or error
+            raise ValueError(f"evaluation image {name} cannot be used ({said}); repair or remove it") from None
         image = centre_crop(pixels, self.image_size, self.square)
         return {"image": image, "label": int(self.images.labels[index]), "index": index}
 

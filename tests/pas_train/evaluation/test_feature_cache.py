@@ -150,7 +150,7 @@ def test_extract__an_unreadable_image_of_one_rank_ends_both(two_ranks, tmp_path:
     def work(rank: int) -> None:
         dist.init_process_group("gloo")
         images = shades(COUNT, bad=600)
-        with pytest.raises(ValueError, match="the disk is on fire"):
+        with pytest.raises(ValueError, match=r"evaluation image shades 600 cannot be used \(the disk is on fire\); repair"):
             make(store_of(tmp_path, images), images)
 
     two_ranks(work)
