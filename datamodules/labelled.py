@@ -16,6 +16,7 @@ from datamodules.datasets.listing import read_listing
 from datamodules.datasets.names import parse_name, told_as
 from datamodules.decoding import PILLOW_MAX_PIXELS, ImageLimits, RefusedImage
 from datamodules.image_source import ImageSource
+from datamodules.store import StoreError
 
 # Evaluation sets are taken as they are: everything that can be decoded counts.
 LIMITS = ImageLimits(max_pixels=PILLOW_MAX_PIXELS, min_side_px=1, max_aspect=1e6, flat_range=0)
@@ -143,20 +144,42 @@ def _read_by_row(text: str, key: str) -> LabelledImages:
 def shared_images(train: LabelledImages, test: LabelledImages) -> int:
     """How many of the test images are among the training images, by their size and their first bytes.
 
-    Only files of equal size are opened. Files that are not there count as none; who reads them will say so.
+    Of files only those of equal size are opened; images of pixels are compared whole. Images that are not there count
+    as none; who reads them will say so.
     """
+    if train.paths and test.paths:
+        return _shared_files(train.paths, test.paths)
+    known = {_mark(train.source, row) for row in range(len(train))} - {None}
+    return sum(_mark(test.source, row) in known for row in range(len(test)))
+
+
+def _shared_files(train: list[Path], test: list[Path]) -> int:
     sizes: dict[int, list[Path]] = {}
-    for path in train.paths:
+    for path in train:
         sizes.setdefault(_size(path), []).append(path)
     heads: dict[int, set[bytes]] = {}
     count = 0
-    for path in test.paths:
+    for path in test:
         size = _size(path)
         if size >= 0 and size in sizes:
             if size not in heads:
                 heads[size] = {_head(one) for one in sizes[size]}
             count += _head(path) in heads[size]
     return count
+
+
+def _mark(source: ImageSource, row: int) -> tuple[int, bytes] | None:
+    """(size, a hash of the first bytes of an encoded image or of all pixels) of an image that can be read."""
+    try:
+        path = Path(source.describe(row))
+        if path.is_file():  # torchvision's classes know their files, which need no decoding
+            return path.stat().st_size, hashlib.sha256(_head(path)).digest()
+        image = source.read(row)
+    except (RefusedImage, StoreError, OSError):
+        return None
+    if isinstance(image, bytes):
+        return len(image), hashlib.sha256(image[:HEAD_BYTES]).digest()
+    return image.size, hashlib.sha256(image.tobytes()).digest()
 
 
 def _size(path: Path) -> int:

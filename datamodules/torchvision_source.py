@@ -64,10 +64,12 @@ class TorchvisionSource(ImageSource):
         Taken of the class's own list where there is one that agrees with some of its items; else of every item.
         """
         looked = sorted({0, len(self) // 2, len(self) - 1} & set(range(len(self))))
-        shown = {row: self._label(row) for row in looked}
-        values = next(
-            (own for own in self._lists() if all(own[row] == value for row, value in shown.items())), None
-        ) or [self._label(row) for row in range(len(self))]
+        shown = [(row, value) for row in looked for value in [self._label(row)] if value is not None]
+        agreeing = (own for own in self._lists() if all(own[row] == value for row, value in shown))
+        values = next(agreeing, None) or [self._label(row) for row in range(len(self))]
+        bare = next((row for row, value in enumerate(values) if value is None), None)
+        if bare is not None:
+            raise ValueError(f"data.source: {self.describe(bare)} has no class, or cannot be read; repair or remove it")
         if not all(isinstance(value, int | str) for value in values):
             raise ValueError(f"data.source: the items of {self.spec} are no pairs of an image and its class")
         names = getattr(self.images, "classes", None)
@@ -80,8 +82,11 @@ class TorchvisionSource(ImageSource):
         return np.array([place[value] for value in values], np.int64), [str(value) for value in classes]
 
     def _label(self, row: int) -> Any:
-        """The second element of an item, as a plain number where it is one."""
-        item = self.images[row]
+        """The second element of an item, as a plain number where it is one; None of an item that cannot be read."""
+        try:
+            item = self.images[row]
+        except (*BOMB, *DAMAGE):
+            return None
         return _plain(item[1]) if isinstance(item, tuple) and len(item) > 1 else None
 
     def _lists(self) -> list[list[Any]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.labelled import ImageFiles, LabelledDataset, LabelledImages, centre_crop, read_labelled
+from datamodules.labelled import ImageFiles, LabelledDataset, LabelledImages, centre_crop, read_labelled, shared_images
 from tests.datamodules.datasets import small_trees
 
 
@@ -174,3 +174,17 @@ def test_image_files__fingerprint_does_not_depend_on_the_place(tmp_path: Path) -
     assert one.fingerprint() == other.fingerprint() and one.paths != other.paths
     save(tmp_path / "b" / "cat" / "1.png", 1)
     assert other.fingerprint() != one.fingerprint()
+
+
+def test_shared_images__of_sources_without_files(tmp_path: Path) -> None:
+    for number in range(4):
+        save(tmp_path / "train" / "cat" / f"{number}.png", number)
+    for number in (2, 3, 9):
+        save(tmp_path / "test" / "cat" / f"{number}.png", number)
+    (tmp_path / "test" / "cat" / "gone.png").symlink_to("nowhere")
+    folders = [read_labelled(tmp_path / name) for name in ("train", "test")]
+    assert shared_images(*folders) == 2
+    rows = [read_labelled(f"torchvision:ImageFolder?root={tmp_path / name}") for name in ("train", "test")]
+    assert shared_images(*rows) == shared_images(folders[0], rows[1]) == 2
+    noise = [read_labelled(f"torchvision:FakeData?size={size}") for size in (3, 5)]
+    assert shared_images(*noise) == 3 and shared_images(noise[0], folders[1]) == 0

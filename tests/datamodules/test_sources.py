@@ -10,6 +10,7 @@ from PIL import Image
 from datamodules.labelled import LIMITS
 from datamodules.pretrain import PretrainDataModule
 from datamodules.sources import SourceItem, check_sources, open_source, open_sources, placed, source_items
+from tests.datamodules.datasets import small_trees
 
 
 def save_images(folder: Path, count: int, first: int = 0, ending: str = "png") -> Path:
@@ -168,3 +169,29 @@ def test_hugging_face__folder_of_files(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(source) == 2 and source.read(0) == (tmp_path / "set" / "train" / "0.png").read_bytes()
     with pytest.raises(ValueError, match=r"data\.source: hf:.*split=dev: .*dev"):
         open_source(f"hf:{tmp_path / 'set'}?split=dev")
+
+
+def test_known_set__its_training_images_by_name(tmp_path: Path) -> None:
+    small_trees.save_food_101(tmp_path)
+    text = f"food-101:{tmp_path}?partial=true"
+    check_sources(text)
+    source = pickle.loads(pickle.dumps(open_source(text)))
+    assert source.keys().to_pylist()[0] == "images/apple_pie/1.jpg" and len(source) == 4
+    assert len(open_source(f"{text}&split=test")) == 2
+    assert batch_of(text)["views"].shape == (2, 4, 3, 16, 16)
+    with pytest.raises(ValueError, match=r"^data\.source: food-101:.* has no split dev; write split=train"):
+        check_sources(f"{text}&split=dev")
+    with pytest.raises(FileNotFoundError, match=r"^data\.source: .*/no does not exist; it is to be the folder of Food"):
+        check_sources(f"food-101:{tmp_path}/no")
+
+
+def test_csv__the_images_of_its_paths(tmp_path: Path) -> None:
+    save_images(tmp_path / "a", 3)
+    (tmp_path / "some.csv").write_text("label,path\nx,a/2.png\ny,a/0.png\n")
+    source = open_source(str(tmp_path / "some.csv"))
+    assert source.keys().to_pylist() == ["a/2.png", "a/0.png"] and source.describe(0) == str(tmp_path / "a/2.png")
+    (tmp_path / "some.csv").write_text("path\na/2.png\na/7.png\n")
+    with pytest.raises(
+        FileNotFoundError, match=r"^data\.source: .*some\.csv names 1 files that are not there, such as"
+    ):
+        open_source(str(tmp_path / "some.csv"))

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from pas_train.evaluation.evaluation_set import EvaluationSet
+from tests.datamodules.datasets import small_trees
+
+
+@pytest.fixture
+def food(tmp_path: Path) -> Path:
+    return small_trees.save_food_101(tmp_path)
+
+
+def test_read__official_splits_of_a_known_set(food: Path) -> None:
+    item = EvaluationSet("food-101", root=f"{food}?partial=true")
+    assert item.train == f"food-101:{food}?partial=true&split=train"
+    item.check(food)
+    train, test = item.read(food)
+    assert (len(train), len(test)) == (4, 2) and train.classes == test.classes == ["apple pie", "hot and sour soup"]
+    own = EvaluationSet("food-101", train=f"food-101:{food}?partial=true&split=test", root=f"{food}?partial=true")
+    assert len(own.read(food)[0]) == 2 and own.test == item.test  # what is given stays
+
+
+def test_read__forms_may_be_mixed_where_classes_are_the_same(
+    food: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = food / "food-101" / "images"
+    (tmp_path / "test.csv").write_text("path,dish\nfood-101/images/apple_pie/3.jpg,apple_pie\n")
+    item = EvaluationSet("mine", f"torchvision:ImageFolder?root={folder}", "workspace:test.csv", label_column="dish")
+    item.check(tmp_path)
+    train, test = item.read(tmp_path)
+    assert train.classes == ["apple_pie", "hot_and_sour_soup"] and test.labels.tolist() == [0]
+    assert "1 of 1 test images of 'mine' are among its training images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (EvaluationSet("food101", root="x"), r"'food101' has a root, .*; did you mean name: food-101\?"),
+        (EvaluationSet("mine"), r"'mine' has no train; give train and test"),
+        (EvaluationSet("mine", train="x"), r"'mine' has no test; give train and test"),
+        (EvaluationSet("mine", "/nowhere", "/nowhere"), r"'mine': /nowhere does not exist; give a folder of class"),
+        (EvaluationSet("cub", "CUB:x", "CUB:x"), r"'cub': CUB:x: no data set CUB, and no such path"),
+        (EvaluationSet("t", "torchvision:Food11?root=x", "y"), r"'t': torchvision:Food11.* no data set Food11"),
+        (EvaluationSet("nabirds", root="/nowhere"), r"/nowhere does not exist; it is to be the folder of NABirds"),
+        (EvaluationSet("foodseg103", root="/nowhere"), r"does not exist; it is to be the folder of FoodSeg103"),
+    ],
+)  # fmt: skip
+def test_check__what_is_wrong_is_said(item: EvaluationSet, message: str, tmp_path: Path) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=rf"^evaluation\.datasets: .*{message}"):
+        item.check(tmp_path)
+
+
+def test_check__labels_and_classes_before_anything_runs(food: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("path,class\nx.png,1\n")
+    with pytest.raises(
+        ValueError, match=r"^evaluation\.datasets: 'mine': .*labels\.csv has no column label; it has path"
+    ):
+        EvaluationSet("mine", "workspace:labels.csv", "workspace:labels.csv").check(tmp_path)
+    folder = food / "food-101" / "images"
+    (tmp_path / "test" / "ramen").mkdir(parents=True)
+    small_trees.save(tmp_path / "test", "ramen/1.jpg")
+    with pytest.raises(ValueError, match=r"'mine': test images have classes that the training images lack: ramen"):
+        EvaluationSet("mine", str(folder), "workspace:test").check(tmp_path)
+    EvaluationSet("later", str(folder), "workspace:scenes/test").check(tmp_path, made=True)
