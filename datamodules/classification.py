@@ -7,11 +7,11 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.batch_memory import BatchMemory, lent
 from datamodules.decoding import Picture, RefusedImage
 from datamodules.labelled import LIMITS, LabelledDataset, LabelledImages
 from datamodules.loaders import QuietLoader, RestartableLoader, as_it_is, place_of
 from datamodules.sampling import GlobalBatches, RankRows
-from datamodules.two_views import shared_bytes
 from datamodules.views import ViewPair, ViewSettings
 from datamodules.workers import heed_parent_only
 
@@ -31,23 +31,21 @@ class LabelledCrops(Dataset):
     def __init__(self, images: LabelledImages, image_size: int, crop_min: float, seed: int) -> None:
         self.images, self.image_size = images, image_size
         self.crops = ViewPair(image_size, (crops_alone(crop_min),), seed)
+        self.memory: BatchMemory | None = None  # of the workers, see QuietLoader
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, place: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+    def __getitem__(self, place: tuple[np.ndarray, np.ndarray]) -> Any:
         passes, rows = place
-        images = shared_bytes(len(rows), 3, self.image_size, self.image_size)
-        written = images.numpy()
+        loan = lent(self.memory, len(rows), 3, self.image_size, self.image_size)
+        written = loan.tensor.numpy()
         for i, (visit, row) in enumerate(zip(passes.tolist(), rows.tolist(), strict=True)):
             picture = self._read(row)
             (crop,) = self.crops.draw(picture.height, picture.width, visit, row)
             self.crops.render(picture, crop, written[i])
-        return {
-            "image": images,
-            "label": torch.from_numpy(self.images.labels[rows]),
-            "index": torch.from_numpy(np.array(rows, np.int64)),
-        }
+        labels, index = torch.from_numpy(self.images.labels[rows]), torch.from_numpy(np.array(rows, np.int64))
+        return loan.batch("image", {"label": labels, "index": index})
 
     def _read(self, row: int) -> Picture:
         try:

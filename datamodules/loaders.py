@@ -6,19 +6,31 @@ from typing import Any
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
+from datamodules.batch_memory import BatchMemory
 from datamodules.workers import deaf_from_birth
+
+HELD = 3  # batches of a worker that a training has in hand, beside those that are made ahead
 
 
 class QuietLoader(DataLoader):
     """A DataLoader without torch's page on the number of workers; the data module says it with the setting's name.
 
-    Its processes can be told by `worker_init_fn=heed_parent_only` to go on after a signal to all of a training.
+    Its processes can be told by `worker_init_fn=heed_parent_only` to go on after a signal to all of a training. Where
+    the data set has a `memory`, they hand batches over in that.
     """
 
     def __iter__(self) -> Any:
         """An iterator over the batches."""
+        if self.num_workers == 0 or not hasattr(self.dataset, "memory"):
+            memory = None
+        elif self.persistent_workers and self._iterator is not None:
+            memory = self.dataset.memory  # that of its workers
+        else:
+            memory = self.dataset.memory = BatchMemory(self.num_workers, (self.prefetch_factor or 2) + HELD)
         with deaf_from_birth():
-            return super().__iter__()
+            iterator: Any = super().__iter__()
+        iterator.memory = memory  # kept as long as batches may come
+        return iterator
 
     def check_worker_number_rationality(self) -> None:
         """Nothing to say."""

@@ -1,15 +1,14 @@
 """Batches of two augmented views of images, read and cropped in the workers."""
 
-import math
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
+from datamodules.batch_memory import BatchMemory, lent
 from datamodules.decoding import ImageLimits, Picture, RefusedImage, decode_picture
 from datamodules.image_source import ImageSource
 from datamodules.store import StoreError
@@ -17,14 +16,6 @@ from datamodules.views import PHOTOMETRY, ViewPair
 
 MAX_TRIES = 1000  # images in a row that cannot be read before the training says that something is wrong
 STRETCH = 4096  # rows that are looked at in one go for one of the same kind
-
-
-def shared_bytes(*shape: int) -> Tensor:
-    """A uint8 tensor; in a worker in the memory that is shared with the training, which spares a copy of the batch."""
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # as torch's own collate functions do
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 class TwoViewDataset(Dataset):
@@ -49,19 +40,20 @@ class TwoViewDataset(Dataset):
         self.limits = limits
         self.finished = finished
         self.reduced = reduced
+        self.memory: BatchMemory | None = None  # of the workers, see QuietLoader
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, place: tuple[np.ndarray, np.ndarray]) -> dict[str, Any]:
+    def __getitem__(self, place: tuple[np.ndarray, np.ndarray]) -> Any:
         passes, rows = place
         size = self.pair.size
-        views = shared_bytes(2, len(rows), 3, size, size)
+        loan = lent(self.memory, 2, len(rows), 3, size, size)
         shown = np.array(rows, dtype=np.int64)
         failed: list[str] = []
         photometry = torch.empty((2, len(rows), PHOTOMETRY), dtype=torch.float32)
         order = torch.empty((2, len(rows), 4), dtype=torch.int8)
-        written, parameters, orders = views.numpy(), photometry.numpy(), order.numpy()
+        written, parameters, orders = loan.tensor.numpy(), photometry.numpy(), order.numpy()
         for i, (visit, row) in enumerate(zip(passes.tolist(), rows.tolist(), strict=True)):
             picture, shown[i] = self.read(row, visit, failed)
             # The numbers are drawn for the row that was due, so a repaired image changes nothing else.
@@ -70,14 +62,13 @@ class TwoViewDataset(Dataset):
                 parameters[number, i], orders[number, i] = view.photometry(), view.changes()
         replaced = int((shown != rows).sum())
         batch = {
-            "views": views,
             "index": torch.from_numpy(shown),
             "synthetic": torch.from_numpy(self.synthetic[shown]),
             "replaced": torch.tensor([replaced]),
         }
         if not self.finished:
             batch |= {"photometry": photometry, "photometry_order": order}
-        return batch | ({"unreadable": failed} if failed else {})
+        return loan.batch("views", batch | ({"unreadable": failed} if failed else {}))
 
     def read(self, row: int, visit: int, failed: list[str]) -> tuple[Picture, int]:
         """The picture of a row and its number, or of the next of its kind that can be read; says in `failed` why."""

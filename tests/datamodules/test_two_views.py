@@ -154,7 +154,7 @@ def test_dataset__reduced_images_give_nearly_the_same_views(tmp_path: Path) -> N
     assert 0 < (whole - reduced).abs().float().mean() < 1
 
 
-def test_dataset__workers_write_the_same_batches_into_shared_memory(folder: Path) -> None:
+def test_dataset__workers_hand_over_the_same_batches(folder: Path) -> None:
     def batches(workers: int) -> list[dict[str, torch.Tensor]]:
         data = PretrainDataModule(str(folder), 4, SIZE, num_workers=workers, seed=5, photometry="device")
         data.setup("fit")
@@ -163,5 +163,4 @@ def test_dataset__workers_write_the_same_batches_into_shared_memory(folder: Path
     plain, shared = batches(0), batches(1)
     assert len(plain) == len(shared) == COUNT // 4
     for one, other in zip(plain, shared, strict=True):
-        assert other["views"].is_shared() and not one["views"].is_shared()
         assert one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
