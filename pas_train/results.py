@@ -52,10 +52,15 @@ def read_results(path: Path) -> dict[str, Any]:
     results = read_json(path)
     if results is None:
         raise FileNotFoundError(f"{path} does not exist; `fit` writes it at its end, `evaluate` for a checkpoint")
+    return checked(results, str(path))
+
+
+def checked(results: Any, place: str) -> dict[str, Any]:
+    """The same results. place: where they were read. Raises ValueError where they are of another version, or none."""
     if not isinstance(results, dict) or "evaluation" not in results:
-        raise ValueError(f"{path} holds no results of an evaluation")
+        raise ValueError(f"{place} holds no results of an evaluation")
     version = results.get("version", 1)
     if version != VERSION:
         remedy = "evaluate again with `fit` or `evaluate`" if version < VERSION else "update this program"
-        raise ValueError(f"{path} is of version {version}, this program reads version {VERSION}: {remedy}")
+        raise ValueError(f"{place} is of version {version}, this program reads version {VERSION}: {remedy}")
     return results

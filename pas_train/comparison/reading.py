@@ -107,7 +107,7 @@ def read_all(places: Sequence[str]) -> list[Result]:
         if place.startswith(WANDB):
             from pas_train.comparison.wandb_results import read_project
 
-            found |= {result.place: result for result in read_project(place)}
+            found |= {result.place: result for result in read_project(place.removeprefix(WANDB))}
             continue
         files = find_files(Path(place))
         if not files:

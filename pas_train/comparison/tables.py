@@ -1,6 +1,7 @@
 """Tables of a comparison: what every cell says, before it is written in any format."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -18,10 +19,10 @@ FAMILIES: dict[str, dict[str, str]] = {
     "Fine-tuning": {"finetune": ""},
     "k-NN": {"knn": ""},
     "Linear probe on augmented images": {"linear_images": ""},
-    "Few-shot": {"fewshot1": "1-shot", "fewshot5": "5-shot", "fewshot10": "10-shot"},
-    "k-NN, weighted vote": {"knn10": "k = 10", "knn20": "k = 20", "knn100": "k = 100", "knn200": "k = 200"},
     "Transferability": SCORES,
 }
+# Families by the number in a figure's name: title -> beginning of the name, and of the column.
+NUMBERED = {"Few-shot": ("fewshot", "{}-shot"), "k-NN, weighted vote": ("knn", "k = {}")}
 AVERAGE = "average"
 SCORE_DIGITS = 3
 UNKNOWN, UNSCREENED = "†", "‡"  # marks of what could not be screened, and of what was not
@@ -127,9 +128,15 @@ def tables_of(
 def _families(rows: Iterable[Row]) -> dict[str, dict[str, str]]:
     """Titles and their figures, as far as there are any; figures of unknown names have a table each."""
     there = dict.fromkeys(name for row in rows for draw in row.draws for part in draw.figures.values() for name in part)
-    known = {name for figures in FAMILIES.values() for name in figures}
-    own = {title: {n: t for n, t in figures.items() if n in there} for title, figures in FAMILIES.items()}
-    return {title: figures for title, figures in own.items() if figures} | {n: {n: ""} for n in there if n not in known}
+    families = {title: {n: t for n, t in figures.items() if n in there} for title, figures in FAMILIES.items()}
+    for title, (before, words) in NUMBERED.items():
+        numbers = sorted(int(name.removeprefix(before)) for name in there if re.fullmatch(f"{before}[0-9]+", name))
+        families[title] = {f"{before}{number}": words.format(number) for number in numbers}
+    families["Transferability"] = families.pop("Transferability")  # comes last
+    known = {name for figures in families.values() for name in figures}
+    return {title: figures for title, figures in families.items() if figures} | {
+        name: {name: ""} for name in there if name not in known
+    }
 
 
 def _table(
