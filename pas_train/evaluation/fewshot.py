@@ -73,10 +73,10 @@ class FewShot(Protocol):
         few = np.flatnonzero(counts < max(self.shots))
         if len(few):
             named = ", ".join(f"{subject.train.classes[one]} ({counts[one]})" for one in few[:NAMED])
-            more = f" and {len(few) - NAMED} more" if len(few) > NAMED else ""
+            named += f" and {len(few) - NAMED} more" if len(few) > NAMED else ""
             print(
-                f"{'evaluation':<12}'{subject.name}' has fewer than {max(self.shots)} training images of {named}{more}: all "
-                "of them are taken",
+                f"{'evaluation':<12}'{subject.name}' has fewer than {max(self.shots)} training images of {named}: "
+                "all of them are taken",
                 flush=True,
             )
 

@@ -1,86 +1,149 @@
 """Linear probe on frozen features."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
+from datamodules.files import read_json, write_json
+from datamodules.progress import Progress
+from pas_train.evaluation.linear_layers import SAVE_SECONDS, LinearLayers, Rows, Schedule
+from pas_train.evaluation.metrics import best_classes, figures, over_seeds
 from pas_train.evaluation.protocol import Figures, Protocol, Subject
 
 
 @dataclass
 class Linear(Protocol):
-    """Linear probe on frozen features.
+    """Linear layer on frozen features, without augmentation.
+
+    SGD, whose rate falls to a tenth at 60 % and at 80 % of the epochs, for ResNets; AdamW with a cosine to 0 for vision
+    transformers (paper).
 
     Args:
         epochs: Over the training images (paper: 100).
-        seed: Of weights and order.
+        batch_size: All images where there are fewer.
+        lr: Learning rate; null takes 0.3 * batch / 256 for SGD, less for more than 512 dimensions, and 0.001 for AdamW.
+        weight_decay: The optimiser's.
+        seeds: Of weights and order, one training each; the figures are the mean.
+        standardise: Moves features to mean 0 and scales them to unit variance over all of them, by the training images,
+            so that one rate fits every backbone.
+        rates: Learning rates that are trained side by side instead of lr. The one that is most often right on images
+            that are held out of training is judged, as it was trained; test images have no say in it. null: lr alone.
+        held_out: Share of the training images that choose among the rates.
     """
 
     epochs: int = 100
-    seed: int = 0
+    batch_size: int = 256
+    lr: float | None = None
+    weight_decay: float = 0.0
+    seeds: list[int] = field(default_factory=lambda: [0])
+    standardise: bool = True
+    rates: list[float] | None = None
+    held_out: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for settings that mean nothing."""
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"evaluation.linear.{name} must be at least 1, got {getattr(self, name)}")
+        rates = [] if self.lr is None else [self.lr]
+        if not all(0 < rate < math.inf for rate in rates):
+            raise ValueError(f"evaluation.linear.lr must be positive, got {self.lr}")
+        if self.weight_decay < 0:
+            raise ValueError(f"evaluation.linear.weight_decay must not be negative, got {self.weight_decay}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"evaluation.linear.seeds must be one or more different numbers, got {self.seeds}")
+        if self.rates is not None:
+            if not self.rates or not all(0 < rate < math.inf for rate in self.rates):
+                raise ValueError(f"evaluation.linear.rates must be positive numbers, or null, got {self.rates}")
+            if self.lr is not None:
+                raise ValueError("evaluation.linear has both lr and rates: leave one of them null")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"evaluation.linear.held_out must be a share between 0 and 1, got {self.held_out}")
 
     def names(self) -> list[str]:
         """One figure."""
         return ["linear"]
 
+    def described(self) -> dict[str, dict[str, Any]]:
+        """All settings; held_out where it has a say."""
+        settings = super().described()["linear"]
+        if self.rates is None:
+            del settings["held_out"]
+        return {"linear": settings}
+
     def judge(self, subject: Subject) -> dict[str, Figures]:
-        """Top-1 of the test images."""
+        """Of the test images; the mean over the seeds. With rates also `rate`, the one chosen by each seed."""
         train, test = subject.features()
+        rows = Rows(train.values, subject.device, None, self.standardise)
+        tested = Rows(test.values, subject.device, rows.scale)
+        parts = [self._judge_seed(seed, subject, rows, train.labels, tested, test.labels) for seed in self.seeds]
+        told = over_seeds(parts, len(test.labels))
+        if self.rates is not None:
+            told["rate"] = [part["rate"] for part in parts]
+        return {"linear": told}
+
+    def _judge_seed(
+        self, seed: int, subject: Subject, rows: Rows, labels: np.ndarray, tested: Rows, answers: np.ndarray
+    ) -> Figures:
+        """Figures of one training; those of an earlier run that was killed after it are read."""
+        finished, state = (subject.folder / f"linear-{seed}.{ending}" for ending in ("json", "pt"))
+        known = read_json(finished)
+        if known is not None:
+            return known
+        begun = time.monotonic()
         kind: Literal["sgd", "adamw"] = "adamw" if subject.transformer else "sgd"
-        features = (train.values, train.labels, test.values, test.labels)
-        return {"linear": {"top1": linear_probe(*features, kind, self.epochs, seed=self.seed)}}
+        order = np.random.default_rng(seed).permutation(len(labels))
+        held = order[: max(1, round(self.held_out * len(labels)))] if self.rates is not None else order[:0]
+        kept = np.sort(order[len(held) :])
+        schedule = Schedule(kind, self.epochs, min(self.batch_size, max(1, len(kept))), self.weight_decay)
+        rates = self.rates or [self.lr or default_rate(kind, schedule.batch_size, rows.dim)]
+        layers = LinearLayers(rows.dim, subject.classes, rates, seed, subject.device)
+        bar = Progress(f"linear {subject.name}", self.epochs, unit="epoch")
+        try:
+            layers.train(rows, labels, kept, schedule, state, bar.reach)
+        finally:
+            bar.close()
+        best = _chosen(layers, rows, labels, np.sort(held)) if len(rates) > 1 else 0
+        with torch.inference_mode():
+            ranked = np.concatenate([best_classes(layers.scores(block)[:, best]) for block in tested])
+        if (ranked < 0).all():
+            print(
+                f"{'evaluation':<12}'{subject.name}': the linear layer diverged at a learning rate of {rates[best]:g} "
+                f"and is never right: give a smaller evaluation.linear.{'lr' if self.rates is None else 'rates'}",
+                flush=True,
+            )
+        told = figures(ranked, answers) | ({"rate": rates[best]} if self.rates is not None else {})
+        if len(self.seeds) > 1 and time.monotonic() - begun > SAVE_SECONDS:
+            write_json(finished, told)
+        state.unlink(missing_ok=True)
+        return told
 
 
-def linear_probe(
-    train: np.ndarray,
-    train_labels: np.ndarray,
-    test: np.ndarray,
-    test_labels: np.ndarray,
-    optimizer: Literal["sgd", "adamw"] = "sgd",
-    epochs: int = 100,
-    batch_size: int = 256,
-    lr: float | None = None,
-    seed: int = 0,
-) -> float:
-    """Top-1 accuracy in [0, 1] of a linear layer trained on features [N, D] and judged on [T, D].
-
-    The paper: 100 epochs; SGD with steps of 0.1 at 60 % and 80 % for a ResNet, AdamW with a cosine for a ViT. Open in
-    the paper: lr 0.3 per 256 (sgd) or 1e-3 (adamw), batch 256, no weight decay, features as they are, without
-    augmentation. Features are scaled to unit variance over all of them, so that one rate fits every backbone.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    x, y = torch.from_numpy(train).float(), torch.from_numpy(train_labels)
-    centre, scale = x.mean(dim=0), x.std().clamp(min=1e-8)
-    x = (x - centre) / scale
-    classes = int(max(train_labels.max(), test_labels.max())) + 1
-    layer = nn.Linear(x.shape[1], classes)
-    with torch.no_grad():
-        layer.weight.normal_(0, 0.01, generator=generator)
-        layer.bias.zero_()
-    batch_size = min(batch_size, len(x))
-    rate = lr if lr is not None else (0.3 * batch_size / 256 if optimizer == "sgd" else 1e-3)
+def default_rate(kind: Literal["sgd", "adamw"], batch_size: int, dim: int) -> float:
+    """Open in the paper: 0.3 per 256 images (sgd) or 0.001 (adamw)."""
+    if kind == "adamw":
+        return 1e-3
     # One rate for a thousand dimensions diverges where features are few images of many pixels.
-    rate = rate / max(1.0, math.sqrt(x.shape[1] / 512)) if optimizer == "sgd" else rate
-    update: torch.optim.Optimizer
-    if optimizer == "sgd":
-        update = torch.optim.SGD(layer.parameters(), lr=rate, momentum=0.9)
-    else:
-        update = torch.optim.AdamW(layer.parameters(), lr=rate, weight_decay=0.0)
-    for epoch in range(epochs):
-        factor = 0.1 ** ((epoch >= 0.6 * epochs) + (epoch >= 0.8 * epochs))
-        if optimizer == "adamw":
-            factor = 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-        for group in update.param_groups:
-            group["lr"] = rate * factor
-        for rows in torch.randperm(len(x), generator=generator).split(batch_size):
-            update.zero_grad()
-            F.cross_entropy(layer(x[rows]), y[rows]).backward()
-            update.step()
-    with torch.no_grad():
-        predicted = layer((torch.from_numpy(test).float() - centre) / scale).argmax(dim=1)
-    return float((predicted == torch.from_numpy(test_labels)).float().mean())
+    return 0.3 * batch_size / 256 / max(1.0, math.sqrt(dim / 512))
+
+
+def _chosen(layers: LinearLayers, rows: Rows, labels: np.ndarray, held: np.ndarray) -> int:
+    """The layer that is most often right on the rows that were held out; of equal ones the one of least loss."""
+    device = rows.device
+    places, answers = torch.from_numpy(held).to(device), torch.from_numpy(labels).to(device)
+    right = torch.zeros(layers.weights.shape[1], dtype=torch.float64, device=device)
+    losses = torch.zeros_like(right)
+    with torch.inference_mode():
+        for part in places.split(1024):
+            scores, wanted = layers.scores(rows[part]), answers[part]
+            lost = scores.isnan().any(dim=2)
+            right += ((scores.argmax(dim=2) == wanted[:, None]) & ~lost).sum(dim=0)
+            told = F.cross_entropy(scores.transpose(1, 2), wanted[:, None].expand(lost.shape), reduction="none")
+            losses += told.double().sum(dim=0)
+    losses = losses.nan_to_num(torch.inf)
+    return min(range(len(right)), key=lambda one: (-float(right[one]), float(losses[one])))

@@ -29,7 +29,7 @@ def nearest(
     device = device or (train.device if isinstance(train, Tensor) else torch.device("cpu"))
     search: _Search = (_Compiled if device.type == "cpu" and kernels() else _Search)(len(test), k, device)
     step = max(1, min(WIDE_TILE, BLOCK_BYTES // (4 * max(1, train.shape[1]))))
-    with _exact(), torch.inference_mode():
+    with whole_products(), torch.inference_mode():
         for first in range(0, len(train), step):
             bank = unit_rows(train[first : first + step], device)
             for begin in range(0, len(test), QUERIES):
@@ -58,7 +58,7 @@ def kernels() -> ModuleType | None:
 
 
 @contextmanager
-def _exact() -> Iterator[None]:
+def whole_products() -> Iterator[None]:
     """Products in whole float32, whatever the training allows."""
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
