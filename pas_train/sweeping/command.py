@@ -229,9 +229,6 @@ def _end(state: SweepFolder, interruptions: Interruptions) -> int:
 
 def _compare(state: SweepFolder) -> None:
     """Runs `compare` over the sweep, and says how to do so again."""
-    from pas_train.__main__ import COMMANDS
-
-    line = ["-m", "pas_train", "compare", str(state.folder)]
-    print(f"{'compare':<12}{shlex.join(['python', *line])}", flush=True)
-    if "compare" in COMMANDS:
-        subprocess.run([sys.executable, *line, "--out", str(state.folder / "comparison")], check=False)
+    line = ["-m", "pas_train", "compare", str(state.folder), "--out", str(state.folder / "comparison")]
+    print(f"{'compare':<12}{shlex.join(['python', *line])}\n", flush=True)
+    subprocess.run([sys.executable, *line], check=False)

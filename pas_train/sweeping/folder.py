@@ -91,7 +91,7 @@ def _yamls(line: list[str]) -> dict[str, str]:
     if not {"pas_train", "pas-train"} & {Path(word).name for word in line}:
         return {}
     try:
-        return {name: sha256_file(find_config(name)) for name in names}
+        return {name: sha256_file(find_config(name)) for name in names if name not in ("None", "null")}
     except ConfigError as error:
         raise ValueError(str(error)) from error
 
@@ -137,14 +137,22 @@ class SweepFolder:
     def begin(self) -> int:
         """Makes the folder, with a copy of the file; sets runs aside that the file does not name (any more).
 
-        Returns how many those are.
+        Returns how many those are. Raises ValueError where somebody works at one of them.
         """
-        with atomic(self.folder / "sweep.yaml") as temporary:
-            shutil.copyfile(self.sweep.path, temporary)
         named = {run.name for run in self.runs}
         others = [path for path in (self.folder / "runs").glob("*") if path.name not in named and path.is_dir()]
         for one in others:
+            holding = claims.holder(one)
+            if holding is not None:
+                raise ValueError(
+                    f"{self.folder}: {holding.host} works at {one.name}, which {self.sweep.path} does not name: of "
+                    "another version of the file, of a yaml that its command names, or of this program. Bring both "
+                    "machines to the same, or give this sweep a folder of its own: --out DIR"
+                )
+        for one in others:
             _rename(one / FILE, one / EARLIER)
+        with atomic(self.folder / "sweep.yaml") as temporary:
+            shutil.copyfile(self.sweep.path, temporary)
         for run in self.runs:
             _rename(run.folder / EARLIER, run.folder / FILE)
         self.write()

@@ -21,6 +21,8 @@ from pas_train.sweeping.folder import PlannedRun
 LOOK_S = 0.2
 PROGRESS_S = 60.0
 LAST_LINES = 8
+TAIL = 4096  # bytes of a log that are looked at
+HEADED = re.compile(r"\w[\w&-]*( \w+)? {2,}\S")  # "training    step 5 of 10"
 GRACE_S = 60.0  # for a program to save, whose run another machine has taken over
 WIDTH = 118
 # An agent's own run, which is none of these.
@@ -145,11 +147,12 @@ def _said(log: Path, begin: int) -> str:
 
 
 def _last_line(log: Path) -> str:
-    """The last line of a log that says something."""
+    """The last line of a log that says something; if there is one of ours, that."""
     with open(log, "rb") as file:
         file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - 4096))
-        return next(iter(_last(file.read().decode(errors="replace").replace("\r", "\n"), 1)), "")
+        file.seek(max(0, file.tell() - TAIL))
+        lines = _last(file.read().decode(errors="replace").replace("\r", "\n"), TAIL)
+    return next((line for line in reversed(lines) if HEADED.match(line)), lines[-1] if lines else "")
 
 
 def _last(said: str, count: int = LAST_LINES) -> list[str]:

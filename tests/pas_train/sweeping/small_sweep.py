@@ -3,7 +3,8 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,15 @@ def run_sweep(*arguments: str) -> int:
         return int(end.code or 0)
 
 
-def begin_sweep(home: Path) -> "subprocess.Popen[str]":
-    """The command in a process of its own."""
+@contextmanager
+def begin_sweep(home: Path) -> Iterator["subprocess.Popen[str]"]:
+    """The command in a process of its own, which is gone at the end."""
     line = [sys.executable, "-m", "pas_train", "sweep", "s.yaml"]
-    return subprocess.Popen(line, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with subprocess.Popen(line, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def runs(home: Path) -> dict[str, dict[str, Any]]:

@@ -23,6 +23,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_sweep__shows_how_far_a_run_is(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_sweep(home, ["a"])
+    said = ["training    step 1 of 2", "GPU available: False", "Seed set to 0"]
+    (home / "program.py").write_text(f"import time\nfor line in {said}: print(line, flush=True)\ntime.sleep(1)")
+    monkeypatch.setattr("pas_train.sweeping.running.PROGRESS_S", 0.3)
+    run_sweep("s.yaml")
+    assert capsys.readouterr().out.count("run 1/1        0:00  training    step 1 of 2\n") == 1
+
+
 def test_sweep__runs_each_once_and_keeps_results(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_sweep(home, ["a", "b"])
     assert run_sweep("s.yaml") == 0
@@ -134,6 +145,18 @@ def test_sweep__changed_file_leaves_earlier_runs_out(home: Path, capsys: pytest.
     run_sweep("s.yaml")
     assert runs(home)["a"]["attempts"] == 1
     assert {json.loads(path.read_text())["run"] for path in (home / "runs").rglob("results.json")} == {"a", "b"}
+
+
+def test_sweep__another_version_at_work_is_not_disturbed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_sweep(home, ["slow"])
+    with begin_sweep(home) as process:
+        wait_for(lambda: states(home).get("slow") == "running")
+        (home / "t.yaml").write_text((home / "s.yaml").read_text().replace("slow", "b"))
+        assert run_sweep("t.yaml", "--out", "runs/sweeps/s") == 1
+        assert "which t.yaml does not name" in " ".join(capsys.readouterr().err.split())
+        (home / "go").touch()
+        assert process.wait() == 0
+    assert states(home) == {"slow": "finished"}
 
 
 def test_sweep__changed_yaml_is_another_run(home: Path) -> None:
