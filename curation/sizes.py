@@ -16,6 +16,9 @@ from curation.quotas import Quotas
 from curation.selectors import Candidates, Pareto, Ranking, Selector
 from curation.stages.select import ranking_columns
 from curation.workspace import Workspace
+from datamodules.datasets.listing import read_listing
+from datamodules.datasets.names import is_named, parse_name, told_as
+from datamodules.datasets.registry import known_set
 from datamodules.indexing import index_pool
 
 
@@ -84,14 +87,30 @@ def _ranked(candidates: Candidates, method: Selector, size: int | None) -> Ranki
     return method.rank(candidates)
 
 
+def _named_images(text: str) -> int:
+    name = parse_name(text, "--like")
+    if name.known:
+        return len(read_listing(text, "--like", default=known_set(name.kind).train))
+    from datamodules.sources import open_source
+
+    with told_as("--like"):
+        return len(open_source(text))
+
+
 def images_of(like: Path) -> int:
     """Images of another data set: rows of a manifest (or of the manifest in a folder), else a folder's or shard's.
 
-    Raises FileNotFoundError or ValueError naming --like.
+    Of one by name, such as food-2k:DIR, those that a training on it takes. Raises FileNotFoundError or ValueError
+    naming --like.
     """
+    if is_named(like):
+        return _named_images(str(like))
     manifest = like / "manifest.parquet" if (like / "manifest.parquet").is_file() else like
     if not manifest.exists():
-        raise FileNotFoundError(f"--like {like} does not exist; give a manifest.parquet, a folder of images, or shards")
+        raise FileNotFoundError(
+            f"--like {like} does not exist; give a manifest.parquet, a folder of images, shards, or a "
+            "data set by name such as food-2k:DIR"
+        )
     if manifest.suffix == ".parquet" and manifest.is_file():
         try:
             count = int(pq.read_metadata(manifest).num_rows)

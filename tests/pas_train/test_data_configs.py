@@ -9,7 +9,8 @@ from pas_train.configs import packaged
 SOURCES = {
     "pas-f": "runs/food/dataset/full/manifest.parquet",
     "pas-f-mini": "runs/food/dataset/mini/manifest.parquet",
-    "food-2k": "data/food-2k/train",
+    "food-2k": "food-2k:data/food-2k",
+    "inat-2021-birds": "inat-2021-birds:data/inat-2021",
     "imagenet-1k": "data/imagenet-1k/train",
 }
 

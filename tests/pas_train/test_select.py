@@ -14,6 +14,7 @@ from curation.stages.select import Select
 from curation.workspace import Workspace
 from pas_train.__main__ import main
 from tests.curation.stages.test_select import run, save_scored
+from tests.datamodules.datasets import small_trees
 
 Said = pytest.CaptureFixture[str]
 
@@ -53,7 +54,8 @@ def test_select__like_another_data_set(space: Workspace, tmp_path: Path) -> None
     assert select(space, "--size", 7, "--name", "mini") == 0
     for like, name in (("photos", "p"), ("ws/dataset/mini", "m"), ("ws/dataset/mini/manifest.parquet", "f")):
         assert select(space, "--like", tmp_path / like, "--name", name) == 0
-    assert [len(keys(space, name)) for name in "pmf"] == [3, 7, 7]
+    assert select(space, "--like", f"food-101:{small_trees.save_food_101(tmp_path)}?partial=true", "--name", "t") == 0
+    assert [len(keys(space, name)) for name in "pmft"] == [3, 7, 7, 4]
     assert keys(space, "m") == keys(space, "mini")
 
 
