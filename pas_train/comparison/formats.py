@@ -113,7 +113,7 @@ def console(tables: Sequence[Table], digits: int = 1, width: int = WIDTH) -> str
     for table in tables:
         lines += ["", f"{table.name}, {table.unit}", *_blocks(table, constant, digits, width)]
     notes = [*legend(tables, "**", "*"), *footnotes(tables)]
-    return "\n".join([*lines, "", *map(wrapped, notes)]).lstrip("\n")
+    return "\n".join([*lines, "", *(wrapped(note, width) for note in notes)]).lstrip("\n")
 
 
 def wrapped(text: str, width: int = WIDTH) -> str:
