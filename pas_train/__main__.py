@@ -19,6 +19,7 @@ COMMANDS = {
     "validate": ("pas_train.cli", "lightning_command", "the online k-NN protocol on a checkpoint"),
     "test": ("pas_train.cli", "lightning_command", "the same as evaluate"),
     "compare": ("pas_train.comparison.command", "compare", "tables, charts and a page of pretraining sets' results"),
+    "analyse": ("pas_train.analysis.command", "analyse", "what data sets hold, side by side: balance, maps, coverage"),
     "predict": ("pas_train.cli", "lightning_command", "embeddings of an image source, as Parquet"),
 }
 

@@ -146,7 +146,8 @@ def _known(parser: Any) -> list[str]:
         ("curation.pipeline", "Curation"), ("datamodules.pretrain", "PretrainDataModule"),
         ("pas_train.methods", "MoCoV3"), ("pas_train.methods", "NNCLR"),
         ("pas_train.methods.base", "PretrainingMethod"), ("curation.clipn_training", "TrainNoBranch"),
-        ("datamodules.captions", "CaptionDataModule"), ("pas_train.evaluation.evaluation", "EvaluationSet"),
+        ("datamodules.captions", "CaptionDataModule"), ("pas_train.protosim", "ProtoSim"),
+        ("datamodules.multi_crop", "MultiCropDataModule"), ("pas_train.evaluation.evaluation", "EvaluationSet"),
     ):  # fmt: skip
         if module in sys.modules:  # else its keys cannot have been asked for
             classes.append(getattr(sys.modules[module], attribute))

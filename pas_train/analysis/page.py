@@ -27,6 +27,7 @@ section { background:var(--card); border:1px solid var(--line); border-radius:12
 .scroll { overflow-x:auto; } table { border-collapse:collapse; font-size:14px; min-width:min(100%,420px); }
 th { text-align:left; color:var(--soft); font-weight:600; font-size:12.5px; vertical-align:bottom; }
 th, td { padding:6px 18px 6px 0; border-bottom:1px solid var(--line); } tr:last-child td { border-bottom:0; }
+td:first-child { white-space:nowrap; }
 td.n, th.n { text-align:right; font-variant-numeric:tabular-nums; white-space:nowrap; }
 code { font:12.5px/1.4 ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace; overflow-wrap:anywhere; }
 img { max-width:100%; height:auto; display:block; margin:8px 0; }

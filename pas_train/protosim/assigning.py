@@ -1,6 +1,5 @@
 """The prototype of every token of every image, kept in parts, so that a kill loses little."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from datamodules.files import atomic, fingerprint, read_json, write_json
 from datamodules.image_source import ImageSource
 from datamodules.loaders import QuietLoader, as_it_is
 from datamodules.store import StoreError
+from pas_train.analysis.progress import Progress
 from pas_train.losses import world
 
 PART = 1024  # images
 BATCH = 32
-LINE_S = 10.0
 
 
 class TestImages(Dataset):
@@ -119,7 +118,7 @@ def assign(
                          pin_memory=device.type == "cuda")  # fmt: skip
     kind = np.uint16 if len(module.student.prototypes) <= 2**16 else np.uint32
     held: list[tuple[np.ndarray, np.ndarray]] = []
-    progress = _Progress(sum(map(len, batches)), rank == 0)
+    progress = Progress("protosim", sum(map(len, batches)), shown=rank == 0)
     for number, batch in enumerate(loader):
         found = module.assign(batch["image"].to(device, non_blocking=True)) if len(batch["row"]) else None
         if found is not None:
@@ -130,21 +129,3 @@ def assign(
             with atomic(store.path(part_of[number])) as temporary, open(temporary, "wb") as file:
                 np.savez(file, row=np.concatenate(rows), prototype=np.concatenate(prototypes))
             held = []
-
-
-class _Progress:
-    """A line every ten seconds."""
-
-    def __init__(self, total: int, shown: bool) -> None:
-        self.total, self.shown, self.done = total, shown, 0
-        self.begun = self.told = time.monotonic()
-
-    def add(self, images: int) -> None:
-        self.done += images
-        now = time.monotonic()
-        if self.shown and now - self.told >= LINE_S:
-            self.told = now
-            rate = self.done / (now - self.begun)
-            left = round((self.total - self.done) / rate)
-            clock = f"{left // 3600}:{left % 3600 // 60:02d}:{left % 60:02d}"
-            print(f"protosim    {self.done:,} of {self.total:,} images, {rate:,.0f} images/s, {clock} left", flush=True)

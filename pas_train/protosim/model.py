@@ -10,12 +10,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pas_train.backbones import build_backbone, is_transformer
 from pas_train.weight_files import read_weights
 from pas_train.weights import load
 
 BLOCK_PRODUCTS = 2**25  # of tokens and prototypes at once, when images are assigned
+DRAWN_PRODUCTS = 2**28  # in training: 1 GB, of which a step holds about six at once
 
 
 class FrozenTransformer(nn.Module):
@@ -119,9 +121,19 @@ class PrototypeHead(nn.Module):
 
         Draws from torch's global generator: seed and fork it around the call.
         """
+        images = max(1, DRAWN_PRODUCTS // (tokens.shape[1] * len(self.prototypes)))
+        if len(tokens) <= images:
+            seen = self._draw(tokens, temperature, hard)
+        else:  # a batch's products would fill the memory of a GPU several times: they are made again for the gradients
+            parts = tokens.split(images)
+            seen = torch.cat([checkpoint(self._draw, one, temperature, hard, use_reentrant=False) for one in parts])
+        return self.head(vit.norm(self.block(seen))[:, 0])
+
+    def _draw(self, tokens: Tensor, temperature: float, hard: bool) -> Tensor:
+        """[N, T, D]: the prototypes in the tokens' places."""
         products = tokens @ self.prototypes.T  # [N, T, P]; dot products, as they are
         drawn = F.gumbel_softmax(products.float(), tau=temperature, hard=hard, dim=-1).to(products.dtype)
-        return self.head(vit.norm(self.block(drawn @ self.prototypes))[:, 0])
+        return drawn @ self.prototypes
 
     @torch.no_grad()
     def assign(self, tokens: Tensor) -> Tensor:

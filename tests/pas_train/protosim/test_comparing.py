@@ -61,6 +61,13 @@ def test_fit__shows_what_one_set_alone_holds(
     assert f"{own['checked']['prototypes']} only of checked" in capsys.readouterr().out
 
 
+def test_fit__a_mistyped_setting_is_named(pictures: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for mistake, meant in (("--model.prototype", "prototypes"), ("--data.small_crop", "small_crops")):
+        with pytest.raises(SystemExit):
+            main(["fit", "--config", "protosim.yaml", "--model.weights", "null", mistake, "3"])
+        assert f"did you mean {meant}" in " ".join(capsys.readouterr().err.split())
+
+
 def open_both(pictures: list[str]) -> Any:
     return open_sources(pictures)
 

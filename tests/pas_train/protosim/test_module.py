@@ -45,13 +45,15 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def fit(
-    model: ProtoSim, pictures: list[str], epochs: int, folder: Path | None = None, start: Path | None = None
-) -> Any:
+    model: ProtoSim, pictures: list[str], epochs: int, folder: Path | None = None, start: Path | None = None,
+    **options: Any,
+) -> Any:  # fmt: skip
     data = MultiCropDataModule(pictures, 8, 32, small_size=16, small_crops=2, num_workers=0)
     saved = [ModelCheckpoint(folder, save_top_k=-1, filename="{step}")] if folder is not None else []
     trainer = Trainer(
         accelerator="cpu", max_epochs=epochs, logger=False, enable_checkpointing=bool(saved), callbacks=saved,
         enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
+        **options,
     )  # fmt: skip
     trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=False)
     return trainer
@@ -87,6 +89,21 @@ def test_protosim__goes_on_with_the_losses_it_would_have_had(pictures: list[str]
     assert torch.equal(again.teacher.prototypes, whole.teacher.prototypes)
 
 
+def test_protosim__two_ranks_train_one_model_and_compare_together(
+    pictures: list[str], tmp_path: Path, two_ranks: Any
+) -> None:
+    def work(rank: int) -> None:
+        model = made()
+        fit(model, pictures, 2, tmp_path / "run" / "checkpoints", devices=2, strategy="ddp")
+        torch.save(model.state_dict(), tmp_path / f"{rank}.pt")
+
+    two_ranks(work)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["student.prototypes"], made().student.prototypes)
+    assert (tmp_path / "run" / "protosim" / "protosim.json").is_file()
+
+
 def test_prototype_head__hard_draws_are_one_prototype_each() -> None:
     model = made(drop_path=0.0)
     tokens = model.vit(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8))
@@ -97,6 +114,23 @@ def test_prototype_head__hard_draws_are_one_prototype_each() -> None:
     seen = model.student.prototypes[noisy.argmax(-1)]
     expected = model.student.head(model.vit.norm(model.student.block(seen))[:, 0])
     assert torch.allclose(given, expected, atol=1e-5)
+
+
+def test_prototype_head__products_made_twice_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made(drop_path=0.0)
+    tokens = model.vit(torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8))
+    monkeypatch.setattr("pas_train.protosim.model.DRAWN_PRODUCTS", 2 * 17 * 24)  # two images
+    gradients = []
+    for _ in range(2):
+        model.student.zero_grad()
+        with model.drawing(0):
+            out = model.student(tokens, model.vit, 1.0, True)
+        torch.rand(5)  # what the backward pass draws again must not come from here
+        out.square().sum().backward()
+        gradients.append((out.detach(), model.student.prototypes.grad))
+        monkeypatch.setattr("pas_train.protosim.model.checkpoint", lambda draw, *rest, use_reentrant: draw(*rest))
+    assert torch.equal(gradients[0][0], gradients[1][0])
+    assert torch.allclose(gradients[0][1], gradients[1][1], atol=1e-6) and gradients[0][1].abs().max() > 0
 
 
 def test_assign__is_the_largest_product(monkeypatch: pytest.MonkeyPatch) -> None:
