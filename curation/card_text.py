@@ -74,7 +74,7 @@ def filters(records: Records, selection: dict[str, Any]) -> list[tuple[str, str]
         rules.append(("duplicate", f"groups linked by a cosine above {own.get('threshold')}{near}; {stays}"))
     sources = selection.get("sources") or []
     if len(sources) == 1:
-        rules.append(("source", f"no {sources[0]} image; the data set takes those alone"))
+        rules.append(("source", f"not {sources[0]}: the data set takes {sources[0]} images alone"))
     return [*rules, ("selection", selected(selection))]
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from curation.stages.gaps import Gaps
 from curation.stages.ingest import Ingest
 from curation.stages.retrieve import Retrieve
 from curation.stages.search import Search
+from curation.stages.select import Select
 from curation.stages.synthesis import Synthesis
 from curation.trace import tell_story, trace_key
 from datamodules.decoding import ImageLimits
@@ -203,3 +205,32 @@ def test_check__tells_all_that_is_missing_at_once(world: World, tmp_path: Path) 
         assert key in str(error.value)
     with pytest.raises(ValueError, match=r"curation\.synthesis draws captions, but curation\.captions is null"):
         world.run(tmp_path / "ws", captions=None)
+
+
+def test_collection__variants_use_what_their_base_asked_made_and_fetched(
+    world: World, finished: Path, tmp_path: Path
+) -> None:
+    before, asked = contents(finished), world.asked()
+    for source in ("real", "synthetic"):
+        manifest = world.run(tmp_path / source, base=str(finished), select=Select(sources=[source]))
+        assert set(pq.read_table(manifest)["source"].to_pylist()) == {source}
+        assert {row["stage"]: row for row in funnel(read_ledger(tmp_path / source))}["of the source"][
+            "synthetic" if source == "real" else "real"
+        ] == 0  # fmt: skip
+    assert world.asked() == asked
+    roots = json.loads((tmp_path / "real/dataset/full/roots.json").read_text())
+    assert roots["synthetic"] == str(tmp_path.resolve() / "real/images/synthetic")
+    model = LanguageModel("tiny", endpoint=world.language.url, temperature=0.7)
+    unchecked = Discover(model, max_concepts=8, max_draws=2, max_rounds=0, wider=False)
+    workspace = tmp_path / "unchecked"
+    world.run(workspace, base=str(finished), concepts=Concepts(words=["grilled salmon"], discover=unchecked))
+    for name in ("images/synthetic/00000.tar", "images/fetched/round-000/00000.tar"):
+        assert os.path.samefile(workspace / name, finished / name)
+    made = {row["made_for"] for row in read_ledger(workspace).to_pylist() if row["source"] == "synthetic"}
+    assert len(made) == 8 and world.asked()[0] - asked[0] < 8 * 2  # captions of what is new alone
+    assert contents(finished) == before
+
+
+def contents(root: Path) -> dict[Path, tuple[bytes, int]]:
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}

@@ -9,13 +9,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curation.ledger import read_ledger
+from curation.card_text import selected
+from curation.fates import tell_fate
+from curation.ledger import funnel, read_ledger
+from curation.manifest import SCORES
+from curation.pareto import pareto_fronts
+from curation.selection import knee_cut
 from curation.selectors import BalancedClusters, ClipScore, OneScore, Random, SemanticDeduplication
 from curation.session import Session
 from curation.sizes import write_size
 from curation.stage import Context, run_stage
 from curation.stages.embed import Embed
 from curation.stages.select import Select
+from curation.trace import trace_key
 from curation.workspace import Workspace, write_part
 from datamodules.descriptions import INDEX_SCHEMA
 from datamodules.files import sha256_file
@@ -198,3 +204,82 @@ def test_select__writes_the_same_bytes_again(space: Workspace) -> None:
         sums.append({path.name: sha256_file(path) for path in files})
         space.manifest().unlink()
     assert sums[0] == sums[1] and {"manifest.parquet", "selection.json", "README.md"} <= sums[0].keys()
+
+
+def test_select__a_share_is_the_last_of_what_would_be_kept(space: Workspace) -> None:
+    whole = run(space, target_size=41)
+    kept = keys_of(space)
+    sets = []
+    for share in (0.5, 0.25, 0.001):
+        result = run(space, target_size=41, share=share)
+        sets.append(keys_of(space))
+        assert result["whole"] == whole["kept"] == 41 and result["target_size"] == 41
+        write_size(space, len(sets[-1]), f"size-{share}")
+        assert keys_of(space, f"size-{share}") == sets[-1]  # as `select --size` takes them
+    assert [len(one) for one in sets] == [20, 10, 1] and sets[2] < sets[1] < sets[0] < kept
+    told = json.loads((space.dataset_folder() / "selection.json").read_text())
+    assert told["share"] == 0.001 and "the 0.1 % that would be removed last" in selected(told)
+
+
+def test_select__scores_that_count_make_fronts_and_knees(space: Workspace) -> None:
+    every = run(space)
+    ledger = read_ledger(space, ["ingest", "ood"]).slice(1)
+    for names in (["text_gap", "ood"], ["ood_general"]):
+        result = run(space, scores=names)
+        scores = np.stack([ledger[name].to_numpy() for name in SCORES if name in names], axis=1)
+        fronts = pareto_fronts(scores)
+        cut, knees = knee_cut(scores, fronts)
+        assert result["cut"] == cut and [knee for knee in result["knees"] if knee is not None] == [
+            knee for knee in knees if knee is not None
+        ]
+        assert len(result["knees"]) == 3 == len(every["knees"])
+        off = [place for place, name in enumerate(SCORES) if name not in names]
+        assert all(result["knees"][place] is None for place in off)
+        assert read_ledger(space)["front"].to_pylist()[1:] == fronts.tolist()
+    rule = selected(json.loads((space.dataset_folder() / "selection.json").read_text()))
+    assert rule.endswith("of ood_general alone, up to the knee")
+    told = dict(tell_fate(space, trace_key(space, "007.jpg")))["scores"]
+    assert told.count("(does not count)") == 2
+    write_size(space, 5, "five")
+    assert json.loads((space.dataset_folder("five") / "selection.json").read_text())["method"]["scores"] == [
+        "ood_general"
+    ]
+
+
+def test_select__sources(space: Workspace) -> None:
+    both = run(space)
+    result = run(space, sources=["real"], target_size=10)
+    assert set(pq.read_table(space.manifest())["source"].to_pylist()) == {"real"}
+    ledger = read_ledger(space)
+    reasons = dict(zip(ledger["key"].to_pylist(), ledger["drop_reason"].to_pylist(), strict=True))
+    assert result["other_source"] == 19 and reasons["000.jpg"] == "unreadable" and reasons["003.jpg"] == "source"
+    assert ledger["removal_rank"].to_pylist()[3] is None and both["kept"] > 0
+    assert dict(tell_fate(space, trace_key(space, "003.jpg")))["fate"] == (
+        "dropped: source (the data set takes no synthetic image)"
+    )
+    steps = {row["stage"]: (row["real"], row["synthetic"]) for row in funnel(ledger)}
+    assert steps["of the source"] == (40, 0) and steps["kept"] == (10, 0)
+    card = (space.dataset_folder() / "README.md").read_text()
+    assert "| of the source | 40 | 0 | 40 |" in card
+    assert "| source | not real: the data set takes real images alone | 0 | 19 |" in card
+    with pytest.raises(ValueError, match="only 40 images are left"):
+        run(space, sources=["real"], target_size=41)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"share": 0.0}, r"curation\.select\.share must be above 0 and at most 1, or null, got 0\.0"),
+        (
+            {"scores": ["odd"]},
+            r"curation\.select\.scores is \[odd\]; list each once, and one at least, of ood, ood_gen",
+        ),
+        ({"scores": []}, r"curation\.select\.scores is \[\]"),
+        ({"scores": ["ood"], "method": Random(), "target_size": 3}, r"but curation\.select\.method is Random; set"),
+        ({"sources": ["made"]}, r"curation\.select\.sources is \[made\]; list real, synthetic, or both"),
+        ({"sources": ["synthetic"], "synthetic_share": 0.5}, r"synthetic_share 0\.5 lets no data set be all synthetic"),
+    ],
+)
+def test_select__refuses_wrong_switches(space: Workspace, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(space, **settings)
