@@ -56,18 +56,19 @@ def cost(data: PretrainDataModule) -> float:
 
 @pytest.mark.benchmark
 @pytest.mark.parametrize("photometry", ["worker", "device"])
-def test_loader__near_the_data_set_alone(shard: Path, photometry: str) -> None:
+@pytest.mark.parametrize(("workers", "least"), [(1, 0.9), (WORKERS, 0.8)])  # several share caches; the goal is 0.9
+def test_loader__near_the_data_set_alone(shard: Path, photometry: str, workers: int, least: float) -> None:
     torch.set_num_threads(1)
-    seconds: dict[int, list[float]] = {0: [], WORKERS: []}
+    seconds: dict[int, list[float]] = {0: [], workers: []}
     for _ in range(TURNS):
-        for workers, times in seconds.items():
-            data = PretrainDataModule(str(shard), BATCH, num_workers=workers, photometry=photometry)
+        for count, times in seconds.items():
+            data = PretrainDataModule(str(shard), BATCH, num_workers=count, photometry=photometry)
             data.setup("fit")
             times.append(cost(data))
     ratio = statistics.median(a / b for a, b in zip(*seconds.values(), strict=True))
     alone, loader = (statistics.median(times) for times in seconds.values())
-    print(f"\nphotometry {photometry}: {alone:.3f} ms an image alone, {loader:.3f} with {WORKERS} workers: {ratio:.1%}")
-    assert ratio >= 0.75  # the goal is 0.9; see README.md
+    print(f"\nphotometry {photometry}: {alone:.3f} ms an image alone, {loader:.3f} with {workers} workers: {ratio:.1%}")
+    assert ratio >= least
 
 
 @pytest.mark.benchmark
