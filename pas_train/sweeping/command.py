@@ -23,7 +23,10 @@ from pas_train.sweeping.sweep_file import find_sweep, read_sweep_file
 
 MANY = 100  # runs of a dry run that are shown
 POLL_S = 5.0
-TOLD = 4  # accuracies of a finished run that are shown
+AGAIN_S = 60.0
+TAKEN = "another run writes to"  # what a workspace says that somebody curates
+TOLD = ("knn", "linear", "linear_images", "finetune")  # whose accuracy is shown of a finished run
+MOST = 4  # of these
 # Exit statuses of a program that was told to end.
 TOLD_TO_END = (130, 143, -2, -15, 138, -10)
 
@@ -94,19 +97,24 @@ def _show(runs: list[PlannedRun]) -> None:
 
 
 def _work_off(state: SweepFolder, interruptions: Interruptions) -> None:
-    """Runs all that nobody works at and that is not finished, each once."""
+    """Runs all that nobody works at and that is not finished, each once; what finds its workspace taken comes again."""
     tried: set[str] = set()
+    busy: dict[str, float] = {}  # name -> when to try again
     began = claims.now(state.folder)
     while interruptions.asked is None:
-        done = _next(state, tried, began)
+        later = {name for name, again in busy.items() if again > time.monotonic()}
+        done = _next(state, tried | later, began)
         if done is None:
-            if not _in_doubt(state):
+            if not busy and not _in_doubt(state):
                 return
             time.sleep(POLL_S)
             continue
         run, claim = done
-        tried.add(run.name)
-        _run_one(state, run, claim, interruptions)
+        busy.pop(run.name, None)
+        if _run_one(state, run, claim, interruptions):
+            busy[run.name] = time.monotonic() + AGAIN_S
+        else:
+            tried.add(run.name)
 
 
 def _next(state: SweepFolder, tried: set[str], began: float) -> tuple[PlannedRun, claims.Claim] | None:
@@ -131,7 +139,8 @@ def _in_doubt(state: SweepFolder) -> bool:
     return any(one.ending or one.silent_s > claims.SILENT_S for one in holders)
 
 
-def _run_one(state: SweepFolder, run: PlannedRun, claim: claims.Claim, interruptions: Interruptions) -> None:
+def _run_one(state: SweepFolder, run: PlannedRun, claim: claims.Claim, interruptions: Interruptions) -> bool:
+    """Runs one that is claimed, and writes down how it ended; True where it is to come again."""
     head = f"{f'run {run.number}/{len(state.runs)}':<12}"
     before = run.record
     again = {"failed": " (failed before)", "stopped": " (goes on)", "running": " (goes on)"}
@@ -145,7 +154,7 @@ def _run_one(state: SweepFolder, run: PlannedRun, claim: claims.Claim, interrupt
     outcome = work(run, claim, interruptions, head)
     if outcome.lost:
         print(f"{head}another machine has taken it over, as this one gave no sign of life; it goes on there")
-        return
+        return False
     record |= {"seconds": round(record["seconds"] + outcome.seconds, 1), "exit": outcome.code}
     record["run"] = outcome.place or record["run"]
     if outcome.code == 0:
@@ -154,12 +163,15 @@ def _run_one(state: SweepFolder, run: PlannedRun, claim: claims.Claim, interrupt
             record["results"] = str(_keep(outcome.results, run.folder).relative_to(state.folder))
     elif interruptions.asked is not None or outcome.code in TOLD_TO_END:
         record["state"] = "stopped"
+    elif TAKEN in " ".join(outcome.error):
+        record["state"] = "waiting"
     else:
         record |= {"state": "failed", "error": outcome.error}
     run.write(record)
     claim.release()
     state.write()
     _tell(head, run, record, outcome)
+    return bool(record["state"] == "waiting")
 
 
 def _keep(results: Path, folder: Path) -> Path:
@@ -178,6 +190,8 @@ def _tell(head: str, run: PlannedRun, record: dict[str, Any], outcome: Outcome) 
     if record["state"] == "finished":
         figures = _figures(outcome.results)
         print(f"{head}finished in {took}{': ' if figures else ''}{figures}", flush=True)
+    elif record["state"] == "waiting":
+        print(f"{head}comes later: {' '.join(outcome.error).partition('error: ')[2]}"[:118], flush=True)
     elif record["state"] == "stopped":
         print(f"{head}stopped after {took}; the same command goes on with it", flush=True)
     else:
@@ -201,9 +215,9 @@ def _figures(results: Path | None) -> str:
         f"{name} {protocol} {100 * figures['top1']:.1f} %"
         for name, backbones in evaluation.items()
         for protocol, figures in backbones.get("trained", {}).items()
-        if "top1" in figures
+        if protocol in TOLD and "top1" in figures
     ]
-    return ", ".join(told[:TOLD])
+    return ", ".join(told[:MOST])
 
 
 def _end(state: SweepFolder, interruptions: Interruptions) -> int:

@@ -152,7 +152,8 @@ def _last_line(log: Path) -> str:
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - TAIL))
         lines = _last(file.read().decode(errors="replace").replace("\r", "\n"), TAIL)
-    return next((line for line in reversed(lines) if HEADED.match(line)), lines[-1] if lines else "")
+    last = lines[-1] if lines and not lines[-1].startswith("$ ") else "starts"
+    return next((line for line in reversed(lines) if HEADED.match(line)), last)
 
 
 def _last(said: str, count: int = LAST_LINES) -> list[str]:

@@ -65,6 +65,21 @@ def test_sweep__failed_run_is_told_and_the_others_go_on(home: Path, capsys: pyte
     assert runs(home)["bad"]["attempts"] == 2 and runs(home)["bad"]["error"] is None
 
 
+def test_sweep__run_whose_workspace_is_taken_comes_again(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_sweep(home, ["a", "b"])
+    taken = "pas_train: error: workspace: another run writes to runs/food (here\\n  12); wait"
+    refuse = f"import os, sys; os.path.exists('b') or (open(sys.argv[1][-1], 'w'), print('{taken}'), sys.exit(1))"
+    (home / "program.py").write_text(refuse)
+    monkeypatch.setattr("pas_train.sweeping.command.AGAIN_S", 0.5)
+    monkeypatch.setattr("pas_train.sweeping.command.POLL_S", 0.05)
+    assert run_sweep("s.yaml") == 0
+    said = capsys.readouterr().out
+    assert "run 1/2     comes later: workspace: another run writes to runs/food" in said and "failed" not in said
+    assert {value: entry["attempts"] for value, entry in runs(home).items()} == {"a": 2, "b": 2}
+
+
 def test_sweep__killed_leaves_nothing_running_and_goes_on(home: Path) -> None:
     save_sweep(home, ["a", "slow", "c"])
     with begin_sweep(home) as process:
