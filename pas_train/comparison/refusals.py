@@ -92,8 +92,7 @@ def why_unscreened(draw: Draw, data_set: str) -> str | None:
         return None
     if draw.kind != "trained":
         return OUTSIDE
-    results = {id(result): result for (name, _), result in draw.sources.items() if name == data_set}
-    for result in results.values():
+    for result in draw.results_on(data_set):
         entry = (result.content.get("screening") or {}).get(data_set) or {}
         if not entry.get("screened", False):
             return str(entry.get("why") or "its pretraining images are not known")

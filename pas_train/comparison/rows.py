@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from pas_train.comparison.reading import Result
@@ -32,6 +33,10 @@ class Draw:
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: dict[tuple[str, str], Result] = field(default_factory=dict)
 
+    def results_on(self, data_set: str) -> list[Result]:
+        """The results that hold its figures on a data set, each once."""
+        return list({id(result): result for (name, _), result in self.sources.items() if name == data_set}.values())
+
     @property
     def data(self) -> dict[str, Any]:
         """The entry `data` of its results."""
@@ -45,12 +50,17 @@ class Draw:
 
 @dataclass
 class Row:
-    """What a line of a table says before its figures; draws: one for each seed."""
+    """What a line of a table says before its figures.
+
+    draws: one for each seed. detail: what tells it from others of its name. marks: of evaluation sets, when they have
+    been looked for, the mark of what was not screened, and why.
+    """
 
     name: str
     kind: str
     draws: list[Draw]
     detail: str = ""
+    marks: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def first(self) -> Draw:
@@ -72,7 +82,7 @@ class Row:
         """Synthetic ones among the images."""
         return self.first.data.get("synthetic") if self.kind == "trained" else None
 
-    @property
+    @cached_property
     def epochs(self) -> float | None:
         """Of the pretraining."""
         return self.first.training.get("epochs")
@@ -82,13 +92,13 @@ class Row:
         """Forward passes of the pretraining."""
         return self.first.training.get("forward_passes")
 
-    @property
+    @cached_property
     def method(self) -> str:
         """Of the pretraining, as papers write it; empty for a baseline."""
         name = str(self.first.training.get("method") or "")
         return METHODS.get(re.sub(r"[^a-z0-9]", "", name.lower()), name)
 
-    @property
+    @cached_property
     def backbone(self) -> str:
         """As papers write it."""
         return backbone_name(self.first.training.get("backbone") or self.first.architecture)

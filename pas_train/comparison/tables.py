@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from pas_train.comparison.refusals import OUTSIDE, why_unscreened
@@ -195,8 +195,10 @@ def interval_of(values: Sequence[float]) -> tuple[float | None, float | None, st
     """Student's 95 % interval of the mean of several seeds, and what it is over."""
     if len(values) < 2:
         return None, None, ""
-    half = student_95(len(values) - 1) * stdev(values) / math.sqrt(len(values))
-    return fmean(values) - half, fmean(values) + half, f"{len(values)} seeds"
+    mean, count = fmean(values), len(values)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    half = student_95(count - 1) * deviation / math.sqrt(count)
+    return mean - half, mean + half, f"{len(values)} seeds"
 
 
 @cache
@@ -262,6 +264,12 @@ def _relative(rows: Sequence[Row], column: Column) -> list[Cell | None]:
 
 def _mark(row: Row, data_set: str) -> tuple[str, str]:
     """Mark and reason of what is not known to be free of test images."""
+    if data_set not in row.marks:
+        row.marks[data_set] = _find_mark(row, data_set)
+    return row.marks[data_set]
+
+
+def _find_mark(row: Row, data_set: str) -> tuple[str, str]:
     for draw in row.draws:
         why = why_unscreened(draw, data_set) if data_set in draw.figures else None
         if why is not None:
