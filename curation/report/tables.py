@@ -25,7 +25,10 @@ TITLES = {
     "kept": "Kept, of the whole pool",
     "data_sets": "Images of each kind in each data set",
 }
-PROTOCOLS = {"knn": "k-NN", "linear": "linear probe"}
+PROTOCOLS = {
+    "knn": "k-NN", "linear": "linear probe", "linear_images": "linear, augmented images", "finetune": "fine-tuning",
+    "logme": "LogME", "ncti": "NCTI",
+}  # fmt: skip
 
 
 def funnel_rows(view: View) -> list[dict[str, Any]]:
@@ -143,20 +146,30 @@ def number(value: Any) -> str:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A training run: points (step, value) of each logged series, and accuracies with their baselines."""
+    """A training run: points (step, value) of each logged series, accuracies, and what the judged backbones are called.
+
+    accuracies: rows of `accuracies`.
+    """
 
     name: str
     curves: dict[str, list[tuple[float, float]]]
     accuracies: list[dict[str, Any]]
+    backbones: dict[str, str]
 
 
 def training_runs(root: Path) -> list[TrainingRun]:
     """The runs below training/, by name."""
     folders = sorted(path for path in (root / "training").glob("*") if path.is_dir())
-    runs = [
-        TrainingRun(path.name, read_curves(path / "metrics.csv"), accuracies(path / "results.json")) for path in folders
-    ]
+    runs = [_training_run(path) for path in folders]
     return [run for run in runs if run.curves or run.accuracies]
+
+
+def _training_run(folder: Path) -> TrainingRun:
+    results = read_json(folder / "results.json") or {}
+    judged = dict.fromkeys(key for figures in (results.get("evaluation") or {}).values() for key in figures)
+    told = results.get("backbones") or {}
+    titles = {key: str(told.get(key, {}).get("title", key)) for key in judged}
+    return TrainingRun(folder.name, read_curves(folder / "metrics.csv"), accuracies(results), titles)
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
@@ -173,23 +186,40 @@ def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def backbones(runs: list[TrainingRun]) -> dict[str, str]:
-    """The columns of accuracies, by backbone; the start of a training only where one began with given weights."""
-    given = any(row["top1"]["start"] is not None for run in runs for row in run.accuracies)
-    return {key: title for key, title in BACKBONES.items() if given or key != "start"}
+    """The columns of accuracies, by backbone: published ones before the trained one, others as they are usual.
 
-
-def accuracies(path: Path) -> list[dict[str, Any]]:
-    """One row per data set and protocol of a results.json: top-1 in percent for each backbone, None where not made.
-
-    screened: False where test images are not known to have been kept out of the training.
+    The start of a training only where one began with given weights.
     """
-    rows, results = [], read_json(path) or {}
-    screening = results.get("screening") or {}
-    for name, backbones in (results.get("evaluation") or {}).items():
-        protocols = [key for key in PROTOCOLS if any(key in figures for figures in backbones.values())]
-        for protocol in protocols:
-            figures = {key: (backbones.get(key, {}).get(protocol) or {}).get("top1") for key in BACKBONES}
-            top1 = {key: None if value is None else 100 * value for key, value in figures.items()}
+    found = {key: title for run in runs for key, title in run.backbones.items()}
+    others = {key: title for key, title in found.items() if key not in BACKBONES}
+    usual = {key: title for key, title in BACKBONES.items() if key in found or key not in ("start", "trained")}
+    return usual | others | {"trained": BACKBONES["trained"]}
+
+
+def accuracies(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per data set and protocol of a results.json: `cells`, text by backbone, and the `gain` over no training.
+
+    Shares are top-1 in percent, other scores as they are. screened: False where test images are not known to have been
+    kept out of the training.
+    """
+    rows, screening = [], results.get("screening") or {}
+    for name, judged in (results.get("evaluation") or {}).items():
+        for protocol in dict.fromkeys(key for figures in judged.values() for key in figures):
+            figures = {key: one[protocol] for key, one in judged.items() if protocol in one}
+            top1 = {key: 100 * one["top1"] for key, one in figures.items() if one.get("top1") is not None}
+            scores = {key: f"{one['score']:.3f}" for key, one in figures.items() if one.get("score") is not None}
+            cells = {key: f"{value:.1f} %" for key, value in top1.items()} | scores
+            gain = top1["trained"] - top1["untrained"] if {"trained", "untrained"} <= set(top1) else None
             screened = screening.get(name, {}).get("screened", True)
-            rows.append({"data_set": name, "protocol": PROTOCOLS[protocol], "top1": top1, "screened": screened})
+            if cells:
+                row = {"data_set": name, "protocol": protocol_title(protocol), "cells": cells, "gain": gain}
+                rows.append({**row, "screened": screened})
     return rows
+
+
+def protocol_title(name: str) -> str:
+    """What a reader calls a figure of results.json."""
+    for start, text in (("knn", "k-NN, k = {}, weighted"), ("fewshot", "{} images a class")):
+        if name.startswith(start) and name.removeprefix(start).isdecimal():
+            return text.format(name.removeprefix(start))
+    return PROTOCOLS.get(name, name)

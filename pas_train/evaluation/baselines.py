@@ -72,7 +72,8 @@ def load_baseline(name: str, image_size: int) -> Candidate:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(options.get("seed", "0")))
             backbone, settings = _of_timm(what, image_size, key, pretrained=False)
-        return _candidate(name, f"random {what}", backbone, settings, image_size, "untrained")
+        seed = f" seed {options['seed']}" if "seed" in options else ""
+        return _candidate(name, f"random {what}{seed}", backbone, settings, image_size, "untrained")
     if kind == "hf":
         return _of_hub(name, what, image_size, key)
     return _of_moco(name, what, options.get("backbone"), image_size, key)

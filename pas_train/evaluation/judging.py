@@ -195,8 +195,10 @@ class _Piece:
 
     def _place(self, protocol: Protocol) -> Path:
         """The protocol's own folder, of everything that its figures depend on."""
-        named = slug(f"{self.candidate.title}-{self.name}-{protocol.names()[0]}")
-        return self.judging.root / "judged" / f"{named}-{fingerprint(self._of(protocol))}"
+        root, of = self.judging.root / "judged", fingerprint(self._of(protocol))
+        same = sorted(root.glob(f"*-{of}"))  # of another name for the same backbone or images
+        name = slug(f"{self.candidate.title}-{self.name}-{protocol.names()[0]}")
+        return same[0] if same else root / f"{name}-{of}"
 
 
 def told(images: LabelledImages) -> str:
