@@ -26,6 +26,11 @@ from pas_train.comparison.tables import AVERAGE, FAMILIES, METRICS, Cell, Table
 MARKERS = ("o", "s", "^", "D", "P", "v", "X", "p")
 LARGEST, SMALLEST, ALIKE = 420.0, 28.0, 90.0  # areas of bubbles in square points; ALIKE where passes are not known
 ALONE = [title for title, figures in FAMILIES.items() if list(figures.values()) == [""]]  # one figure, one panel
+NEARLY, STEP, MOST = (
+    0.02,
+    0.07,
+    0.35,
+)  # of an axis: sizes that are nearly the same, their bubbles' distance, all of them
 COLUMNS = 3  # protocols side by side, where there are several recipes
 
 Point = tuple[Row, str, Cell]  # a row on one evaluation set
@@ -49,9 +54,12 @@ def accuracy_over_size(tables: Sequence[Table], rows: Sequence[Row]) -> Chart | 
     if max(map(len, members)) > NAMED:
         numbers = {name: place for place, name in enumerate(dict.fromkeys(short.values()), 1)}
     titles = 2 if any(recipe for _, recipe, _ in panels) else 1
-    with Drawing(len(panels), _columns(panels), 3.7, titles, 0.55, key=list(numbers)) as (figure, axes):
-        for axis, (table, recipe, points) in zip(axes, panels, strict=True):
+    columns = _columns(panels)
+    with Drawing(len(panels), columns, 3.7, titles, 0.55, key=list(numbers)) as (figure, axes):
+        for place, (axis, (table, recipe, points)) in enumerate(zip(axes, panels, strict=True)):
             _bubbles(axis, points, sets, areas, colours)
+            if place + columns >= len(panels):  # the last one of its column
+                axis.set_xlabel("images in the pretraining set")
             axis.set_title("\n".join(word for word in (table.name, recipe) if word))
             axis.set_ylabel(f"{METRICS[table.metric]}, %")
         _legend(figure, sets, drawn, areas)
@@ -103,7 +111,8 @@ def _bubbles(
     axis: Any, points: Sequence[Point], sets: Sequence[str], areas: dict[int, float], colours: dict[str, str]
 ) -> None:
     points = sorted(points, key=lambda point: -areas[id(point[0])])  # small ones in front
-    sizes = np.array([row.images or 1 for row, *_ in points], float)
+    places = beside({id(row): float(row.images or 1) for row, *_ in points})
+    sizes = np.array([places[id(row)] for row, *_ in points])
     values = np.array([cell.value for *_, cell in points])
     halves = np.array([cell.half or 0 for *_, cell in points])
     shades = [colours[row.name] for row, *_ in points]
@@ -117,27 +126,58 @@ def _bubbles(
                 edgecolors=[shades[number] for number in own], linewidths=1.2, zorder=4,
             )  # fmt: skip
     axis.set_xscale("log")
-    room = max(1.6, (sizes.max() / sizes.min()) ** 0.18)  # labels stand beside the bubbles
-    low, high = sizes.min() / room, sizes.max() * room
+    own = [row.images or 1 for row, *_ in points]
+    low, high = limits(own)
     axis.set_xlim(low, high)
-    size_ticks(axis, low, high)
+    size_ticks(axis, low, high, own[0] if min(own) == max(own) else None)
     bottom, top = (values - halves).min(), (values + halves).max()
     margin = max(1.0, 0.14 * (top - bottom))
     axis.set_ylim(max(-2.0, bottom - margin), min(104.0, top + margin))
-    axis.set_xlabel("images in the pretraining set")
+
+
+def limits(sizes: Sequence[float]) -> tuple[float, float]:
+    """Ends of the logarithmic axis: names stand beside the bubbles."""
+    room = max(1.6, (max(sizes) / min(sizes)) ** 0.18)
+    return min(sizes) / room, max(sizes) * room
+
+
+def beside(sizes: dict[int, float]) -> dict[int, float]:
+    """Where the bubbles of rows stand: at their sizes, but side by side where these are the same, or nearly so."""
+    low, high = limits(list(sizes.values()))
+    width = math.log(high / low)
+    groups: list[list[int]] = []
+    for key in sorted(sizes, key=lambda key: sizes[key]):
+        if groups and math.log(sizes[key] / sizes[groups[-1][0]]) < NEARLY * width:
+            groups[-1].append(key)
+        else:
+            groups.append([key])
+    places = {}
+    for group in groups:
+        step = min(STEP, MOST / len(group)) * width
+        middle = sum(math.log(sizes[key]) for key in group) / len(group)
+        for number, key in enumerate(group):
+            shift = (number - (len(group) - 1) / 2) * step
+            places[key] = math.exp(middle + shift) if len(group) > 1 else sizes[key]
+    return places
 
 
 def _name(
     figure: Any, axis: Any, points: Sequence[Point], areas: dict[int, float], texts: dict[int, str],
     colours: dict[str, str],
 ) -> None:  # fmt: skip
+    sizes = beside({id(row): float(row.images or 1) for row, *_ in points})
     places: dict[int, list[tuple[float, float, float]]] = {}
     for row, _, cell in sorted(points, key=lambda point: -point[2].value):  # beside the best one, if there is room
-        spot = (float(row.images or 1), cell.value, math.sqrt(areas[id(row)] / math.pi))
+        spot = (sizes[id(row)], cell.value, math.sqrt(areas[id(row)] / math.pi))
         places.setdefault(id(row), []).append(spot)
     shades = {id(row): colours[row.name] for row, *_ in points}
     labels = [(texts[key], shades[key], own) for key, own in places.items()]
-    place_labels(figure, axis, labels, [one for own in places.values() for one in own])
+    bars = [
+        (sizes[id(row)], cell.value + part * (cell.half or 0), 2.0)
+        for row, _, cell in points
+        for part in (-1, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1)
+    ]
+    place_labels(figure, axis, labels, [one for own in places.values() for one in own] + bars)
 
 
 def _legend(figure: Any, sets: Sequence[str], rows: Sequence[Row], areas: dict[int, float]) -> None:

@@ -116,8 +116,8 @@ def add_key(figure: Any, handles: Sequence[Any]) -> None:
     )  # fmt: skip
 
 
-def size_ticks(axis: Any, low: float, high: float) -> None:
-    """Round numbers on a logarithmic axis, from three to seven of them."""
+def size_ticks(axis: Any, low: float, high: float, alone: float | None = None) -> None:
+    """Round numbers on a logarithmic axis, from three to seven of them; or the only number that there is."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     ticks: list[float] = []
@@ -126,7 +126,7 @@ def size_ticks(axis: Any, low: float, high: float) -> None:
         ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
         if len(ticks) >= 3:
             break
-    ticks = ticks[:: max(1, -(-len(ticks) // 7))]
+    ticks = [alone] if alone is not None else ticks[:: max(1, -(-len(ticks) // 7))]
     axis.xaxis.set_major_locator(FixedLocator(ticks))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(round(value))))

@@ -105,7 +105,7 @@ def row_mark(line: Sequence[Cell | None]) -> str:
 def console(tables: Sequence[Table], digits: int = 1, width: int = WIDTH) -> str:
     """The tables in text of a fixed width; wide ones in several blocks."""
     rows = list({id(row): row for table in tables for row, _ in table.rows}.values())
-    constant = {name: texts.pop() for name, texts in _of_trainings(rows).items() if len(texts) == 1}
+    constant = alike(rows)
     words = [constant.get("method", ""), constant.get("backbone", "")]
     words += [f"{constant['epochs']} epochs"] if "epochs" in constant else []
     words += [f"{constant['seeds']} seed{'s' if constant['seeds'] != '1' else ''}"] if "seeds" in constant else []
@@ -121,10 +121,11 @@ def wrapped(text: str, width: int = WIDTH) -> str:
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
-def _of_trainings(rows: Sequence[Row]) -> dict[str, set[str]]:
-    """What the rows that were trained here say in each column but their images."""
+def alike(rows: Sequence[Row]) -> dict[str, str]:
+    """The columns, but for the images, in which all rows that were trained here say the same, and what they say."""
     trained = [row for row in rows if row.kind == "trained"]
-    return {name: {text(row) for row in trained} for name, text in HEADS if name != "images"}
+    told = {name: {text(row) for row in trained} for name, text in HEADS if name != "images"}
+    return {name: texts.pop() for name, texts in told.items() if len(texts) == 1}
 
 
 def _blocks(table: Table, constant: dict[str, str], digits: int, width: int) -> list[str]:

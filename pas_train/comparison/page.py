@@ -18,7 +18,8 @@ TITLE = "Comparison of pretraining data sets"
 CARDS = 4
 BUBBLES = (
     "Each bubble is a pretraining set on one evaluation set: its height the accuracy, with the 95 % interval, its area "
-    "the forward passes of the pretraining. Baselines whose images are not counted are in the tables alone."
+    "the forward passes of the pretraining. Sets of one size stand side by side. Baselines whose images are not "
+    "counted are in the tables alone."
 )
 CURVES = (
     "Accuracy of a k-NN classifier while training: the mean of the seeds, and the range between the lowest and the "
@@ -72,6 +73,7 @@ def _cards(tables: Sequence[Table], digits: int) -> list[dict[str, str]]:
 
 def _table(table: Table, place: int, colours: dict[str, str], digits: int) -> dict[str, Any]:
     before = formats.heads([row for row, _ in table.rows])
+    alike = formats.alike([row for row, _ in table.rows])  # left out where the screen is narrow
     parting = formats.sections(table)
     groups = dict.fromkeys(column.data_set for column in table.columns)
     rows = []
@@ -82,13 +84,13 @@ def _table(table: Table, place: int, colours: dict[str, str], digits: int) -> di
                 "label": row.name, "detail": row.detail, "mark": mark, "colour": colours.get(row.name),
                 "parting": number in parting, "kind": row.kind,
                 "base": bool(table.baseline) and row.name == table.baseline,
-                "before": [(texts[number], name in formats.NUMBERS) for name, texts in before],
+                "before": [(texts[number], name in formats.NUMBERS, name in alike) for name, texts in before],
                 "cells": [_cell(c, column, digits, mark) for c, column in zip(line, table.columns, strict=True)],
             }
         )  # fmt: skip
     return {
         "id": f"table-{place}", "name": table.name, "unit": table.unit[0].upper() + table.unit[1:], "rows": rows,
-        "before": [(name, name in formats.NUMBERS) for name, _ in before],
+        "before": [(name, name in formats.NUMBERS, name in alike) for name, _ in before],
         "groups": [(name, sum(column.data_set == name for column in table.columns)) for name in groups],
         "levels": [column.title for column in table.columns] if table.levels else [],
         "legend": " ".join(formats.legend([table], "Bold", "underlined")),
