@@ -86,6 +86,15 @@ def analyse(command: str, args: Sequence[str]) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(options, name)}")
     if not options.no_maps and importlib.util.find_spec("umap") is None:
         raise ValueError("the density maps need umap-learn: pip install -e '.[analysis]', or leave them out: --no-maps")
-    from pas_train.analysis.study import run  # imports torch
+    # These import torch.
+    from pas_train.analysis.image_part import add_images
+    from pas_train.analysis.prototype_part import add_prototypes
+    from pas_train.analysis.size_part import add_sizes
+    from pas_train.analysis.study import Study
+    from pas_train.analysis.text_part import add_texts
 
-    run(options)
+    study = Study(options)
+    study.read()
+    for add in (add_sizes, add_texts, add_images, add_prototypes):
+        add(study)
+    study.write()

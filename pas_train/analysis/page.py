@@ -137,5 +137,10 @@ def shown(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 
+def percent(value: float | None) -> str | None:
+    """A share as a percentage."""
+    return None if value is None else f"{100 * value:.1f} %"
+
+
 def _text(value: Any) -> str:
     return html.escape(str(value))

@@ -148,7 +148,8 @@ def test_analyse__a_trained_protosim_compares_other_sets(sets: Path, tmp_path: P
     )
     found = json.loads((tmp_path / "analysis.json").read_text())["protosim"]
     assert [one["images"] for one in found["sets"]] == [60, 60]
-    own = {name: one["prototypes"] for name, one in found["all_tokens"]["exclusive"].items()}
-    assert own["checked"] > found["random_split"]["exclusive"]["checked"]["high"]  # even with random weights
-    page = (tmp_path / "index.html").read_text()
-    assert "Own by chance" in page and "Only in checked" in page
+    tokens = found["all_tokens"]
+    own = [one["prototypes"] for one in tokens["exclusive"].values()]
+    assert tokens["shared"] + sum(own) + tokens["unused"] == found["prototypes"] == 24
+    assert "Own by chance" in (tmp_path / "index.html").read_text()
+    assert "Against chance" in (tmp_path / "protosim" / "index.html").read_text()
