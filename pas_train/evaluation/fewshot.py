@@ -53,7 +53,7 @@ class FewShot(Protocol):
 
     def judge(self, subject: Subject) -> dict[str, Figures]:
         """Of all test images, by a few training images of each class. A class that has fewer gives all it has."""
-        train, test = subject.features()
+        train, test = subject.sound_features()
         self._tell(np.bincount(train.labels, minlength=subject.classes), subject)
         parts: dict[str, list[Figures]] = {name: [] for name in self.names()}
         for seed in range(self.seeds):

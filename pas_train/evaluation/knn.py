@@ -52,7 +52,7 @@ class Knn(Protocol):
 
     def judge(self, subject: Subject) -> dict[str, Figures]:
         """Of the test images by the training images' labels; one search serves all votes."""
-        train, test = subject.features()
+        train, test = subject.sound_features()
         count = len(train.values)
         found = nearest(train.values, test.values, min(max(self.k, *self.weighted, 1), count), subject.device)
         labels = torch.from_numpy(train.labels)

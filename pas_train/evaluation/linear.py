@@ -78,7 +78,7 @@ class Linear(Protocol):
 
     def judge(self, subject: Subject) -> dict[str, Figures]:
         """Of the test images; the mean over the seeds. With rates also `rate`, the one chosen by each seed."""
-        train, test = subject.features()
+        train, test = subject.sound_features()
         rows = Rows(train.values, subject.device, None, self.standardise)
         tested = Rows(test.values, subject.device, rows.scale)
         parts = [self._judge_seed(seed, subject, rows, train.labels, tested, test.labels) for seed in self.seeds]

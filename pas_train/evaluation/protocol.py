@@ -1,5 +1,6 @@
 """What an evaluation protocol is given, and what it gives back."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,8 @@ from datamodules.labelled import LabelledImages
 # Shares in [0, 1], such as top1, or scores; of several seeds also the list of them. All of it goes into results.json.
 Figures = dict[str, Any]
 
+BLOCK = 2**24  # numbers of a memory map that are looked at at a time
+
 
 @dataclass(frozen=True)
 class Features:
@@ -26,6 +29,21 @@ class Features:
 
     values: np.ndarray
     labels: np.ndarray
+
+    def check(self, name: str) -> None:
+        """Raises ValueError where a backbone gave what is no number. name: of the data set."""
+        width = max(1, self.values.shape[1])
+        step = max(1, BLOCK // width)
+        lost = 0
+        for begin in range(0, len(self.values), step):
+            block = self.values[begin : begin + step]
+            if not math.isfinite(float(block.sum(dtype=np.float64))):
+                lost += int((~np.isfinite(block).all(axis=1)).sum())
+        if lost:
+            raise ValueError(
+                f"evaluation '{name}': the backbone's features of {lost} of {len(self.values)} images are no finite "
+                "numbers; its training diverged, its weights are damaged, or evaluation.precision is too low for it"
+            )
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,12 @@ class Subject:
     trainer: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 128
     num_workers: int = 0
+
+    def sound_features(self) -> tuple[Features, Features]:
+        """The features of training and test images. Raises ValueError where they are no numbers."""
+        for split in (both := self.features()):
+            split.check(self.name)
+        return both
 
     @property
     def classes(self) -> int:

@@ -38,7 +38,7 @@ class Transfer(Protocol):
         """LogME's score, and the terms that `compare` makes NCTI of: it tells models apart, and says nothing of one."""
         if subject.backbone is None:
             return {}
-        train = subject.features()[0]
+        train = subject.sound_features()[0]
         values, labels = train.values, train.labels
         if self.images is not None and self.images < len(labels):
             rows = np.sort(np.random.default_rng(self.seed).choice(len(labels), self.images, replace=False))

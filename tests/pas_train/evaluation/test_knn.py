@@ -3,8 +3,12 @@ import pytest
 import torch
 
 from pas_train.evaluation import knn
+from pas_train.evaluation.fewshot import FewShot
 from pas_train.evaluation.knn import Knn, knn_predict
-from tests.pas_train.evaluation.made import made_subject
+from pas_train.evaluation.linear import Linear
+from pas_train.evaluation.protocol import Protocol
+from pas_train.evaluation.transfer import Transfer
+from tests.pas_train.evaluation.made import Transformer, made_subject
 
 
 def ray(degrees: list[float]) -> np.ndarray:
@@ -86,3 +90,11 @@ def test_described__a_vote_does_not_depend_on_the_others() -> None:
 def test_settings__that_mean_nothing_are_refused(wrong: dict[str, int], told: str) -> None:
     with pytest.raises(ValueError, match=rf"evaluation\.knn.*{told}"):
         Knn(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("protocol", [Knn(), Linear(1), FewShot(), Transfer()])
+def test_protocols__features_that_are_no_numbers_are_an_error(protocol: Protocol) -> None:
+    (train, labels), test = clusters(0, 30), clusters(1, 20)
+    train[[3, 8], 0] = np.nan, np.inf
+    with pytest.raises(ValueError, match="evaluation 'food': the backbone's features of 2 of 30 images are no finite"):
+        protocol.judge(made_subject((train, labels), test, backbone=Transformer()))
