@@ -33,15 +33,17 @@ class PretrainDataModule(LightningDataModule):
 
     Args:
         source: a manifest.parquet of a curated data set, a folder of images, a tar shard or a folder of shards,
-            `torchvision:CLASS?root=DIR&split=train`, `hf:NAME_OR_DIR?split=train&column=image`; or a list of such, each
-            alone or as {source: ..., weight: ..., synthetic: ...}.
+            a CSV of paths, `torchvision:CLASS?root=DIR&split=train`, `hf:NAME_OR_DIR?split=train&column=image`, a known
+            data set such as `food-2k:DIR`; or a list of such, each alone or as {source: ..., weight: ...,
+            synthetic: ...}.
         batch_size: images of a step over all devices together; each device gets its share.
         image_size: side of the views in pixels.
         view1: augmentation of the first view.
         view2: augmentation of the second view.
         num_workers: loading processes per device; by default the cores of the machine shared among its devices.
         seed: of the order and the augmentations.
-        knn_bank: labelled images (class folders, or a CSV of path,label) whose labels k-NN predicts from.
+        knn_bank: labelled images whose labels k-NN predicts from: class folders, a CSV of path,label, or a data set by
+            name such as food-101:DIR?split=train.
         knn_queries: labelled images that are predicted; `val/knn_top1` is the share that is right.
         limits: what an image must be to be decoded.
         prefetch_factor: batches made ahead by each worker.

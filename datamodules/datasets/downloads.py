@@ -141,6 +141,12 @@ def _unpack(path: Path, root: Path, key: str) -> None:
             f"{key}: {path} is no whole tar file ({error}) and was deleted: run the same command again"
         ) from error
     for entry in sorted(beside.iterdir()):
-        os.replace(entry, root / entry.name)
+        try:
+            os.replace(entry, root / entry.name)
+        except OSError as error:
+            raise OSError(
+                f"{key}: {root / entry.name} is there, but not whole, and is not overwritten ({error.strerror}): move "
+                "it away and run the same command again; the archive is kept"
+            ) from error
     shutil.rmtree(beside)
     path.unlink()

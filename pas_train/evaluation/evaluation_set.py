@@ -44,6 +44,18 @@ class EvaluationSet:
 
         made: files in the workspace are still to be made.
         """
+        self._check_given()
+        if made and any(text.startswith("workspace:") for text in (self.train, self.test)):
+            return
+        names = [parse_name(placed(text, workspace), self.key) for text in (self.train, self.test)]
+        for name in names:
+            if name.kind == "torchvision":
+                _check_class(name, self.key)
+        if not any(name.kind in ("torchvision", "hf") for name in names):  # those two are opened when they are judged
+            self._aligned(workspace)
+
+    def _check_given(self) -> None:
+        """Raises ValueError where it is not said what the images are."""
         if self.root is not None and self.name not in KNOWN and not (self.train and self.test):
             close = difflib.get_close_matches(self.name.lower(), KNOWN, n=1, cutoff=0.5)
             hint = f"; did you mean name: {close[0]}?" if close else ""
@@ -56,14 +68,6 @@ class EvaluationSet:
                 f"{self.key} has no {'train' if not self.train else 'test'}; give train and test: folders of class "
                 "folders, CSVs of path,label or data sets by name; or, of a known data set, name and root"
             )
-        if made and any(text.startswith("workspace:") for text in (self.train, self.test)):
-            return
-        names = [parse_name(placed(text, workspace), self.key) for text in (self.train, self.test)]
-        for name in names:
-            if name.kind == "torchvision":
-                _check_class(name, self.key)
-        if not any(name.kind in ("torchvision", "hf") for name in names):  # those two are opened when they are judged
-            self._aligned(workspace)
 
     def read(self, workspace: Path) -> tuple[LabelledImages, LabelledImages]:
         """Training and test images, whose labels count the same classes. Raises ValueError or FileNotFoundError."""
@@ -79,11 +83,12 @@ class EvaluationSet:
 
     def read_test(self, workspace: Path) -> LabelledImages:
         """The images that are judged."""
+        self._check_given()
         return read_labelled(placed(self.test, workspace), self.key, label_column=self.label_column)
 
     def _aligned(self, workspace: Path) -> tuple[LabelledImages, LabelledImages]:
-        train = read_labelled(placed(self.train, workspace), self.key, label_column=self.label_column)
         test = self.read_test(workspace)
+        train = read_labelled(placed(self.train, workspace), self.key, label_column=self.label_column)
         return train, test.aligned(train.classes, f"evaluation.datasets '{self.name}': test")
 
 

@@ -115,6 +115,20 @@ def test_download__an_unpacking_that_was_killed_is_done_again(body: bytes, tmp_p
     assert (tmp_path / "food-101/meta/test.txt").exists()
 
 
+def test_download__overwrites_nothing(body: bytes, tmp_path: Path) -> None:
+    small_trees.write(tmp_path / "food-101/mine.txt", "mine")
+    with ArchiveServer(body) as server:
+        archive = server.archive("food-101/meta/test.txt")
+        with pytest.raises(
+            OSError, match=r"key: .*food-101 is there, but not whole, .*: move it away and run the same"
+        ):
+            download(archive, tmp_path, "key")
+        assert (tmp_path / "food-101/mine.txt").read_text() == "mine"
+        (tmp_path / "food-101").rename(tmp_path / "mine")
+        download(archive, tmp_path, "key")
+        assert server.asked == [None] and (tmp_path / "food-101/meta/test.txt").exists()
+
+
 def test_download__another_file_than_the_publishers(body: bytes, tmp_path: Path) -> None:
     with ArchiveServer(body) as server:
         archive = replace(server.archive("food-101"), md5="0" * 32)

@@ -49,6 +49,9 @@ def test_read__forms_may_be_mixed_where_classes_are_the_same(
 def test_check__what_is_wrong_is_said(item: EvaluationSet, message: str, tmp_path: Path) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=rf"^evaluation\.datasets: .*{message}"):
         item.check(tmp_path)
+    if not item.train or not item.test:
+        with pytest.raises(ValueError, match=message):
+            item.read(tmp_path)
 
 
 def test_check__labels_and_classes_before_anything_runs(food: Path, tmp_path: Path) -> None:
