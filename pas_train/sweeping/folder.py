@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -196,8 +195,3 @@ class SweepFolder:
 def _rename(before: Path, after: Path) -> None:
     if before.exists() and not after.exists():
         before.rename(after)
-
-
-def read_runs(folder: Path) -> Iterator[dict[str, Any]]:
-    """The runs of a sweep's runs.json."""
-    yield from (read_json(folder / RUNS) or {}).get("runs", [])
