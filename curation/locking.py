@@ -38,15 +38,16 @@ class WorkspaceLock:
     nothing is held.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, patience_s: float = 0.0) -> None:
         self.root, self.path = root, root / ".lock"
+        self.patience_s = patience_s  # how long to wait for a run that writes
         self.descriptor: int | None = None
         self.mine = False  # taken, not joined
 
     def take(self) -> str | None:
         """Takes the lock for rank 0's run; returns why there is none to be had, or None.
 
-        Waits for a run that only looks. Raises RuntimeError where another one writes to the workspace.
+        Waits for a run that only looks, and with patience for one that writes. Raises RuntimeError where one writes on.
         """
         began, told = time.monotonic(), False
         try:
@@ -56,10 +57,11 @@ class WorkspaceLock:
                 holders, writing = self.holders()
                 alive = [(host, number) for host, number in holders if _may_live(host, number)]
                 waited = time.monotonic() - began
-                if waited >= ((0.0 if alive else DYING_S) if writing else LOOKING_S):
+                if waited >= ((self.patience_s if alive else DYING_S) if writing else LOOKING_S):
                     raise RuntimeError(self._taken(alive or holders))
                 if waited > 2 and not told:
-                    print(f"workspace  waits for another run that looks at it ({_named(alive or holders)})", flush=True)
+                    what = "writes to" if writing else "looks at"
+                    print(f"workspace  waits for another run that {what} it ({_named(alive or holders)})", flush=True)
                     told = True
                 time.sleep(0.05)
             os.ftruncate(descriptor, 0)
@@ -117,9 +119,12 @@ class WorkspaceLock:
 
 
 @contextmanager
-def held(root: Path, session: "Session") -> Iterator[WorkspaceLock]:
-    """The workspace's lock, held by all ranks while the block runs. Raises RuntimeError where another run has it."""
-    lock = WorkspaceLock(root)
+def held(root: Path, session: "Session", patience_s: float = 0.0) -> Iterator[WorkspaceLock]:
+    """The workspace's lock, held by all ranks while the block runs. Raises RuntimeError where another run has it.
+
+    patience_s: how long to wait for a run that writes.
+    """
+    lock = WorkspaceLock(root, patience_s)
     try:
         without = session.on_zero(lock.take)
         if without is not None and session.is_zero and os.access(root, os.W_OK):

@@ -30,6 +30,8 @@ from curation.stages.text import Text
 from curation.workspace import Workspace
 from datamodules.files import read_json, within, write_json
 
+VARIANT_PATIENCE_S = 7 * 86_400.0
+
 
 @dataclass
 class Curation:
@@ -162,7 +164,8 @@ class Curation:
         context = self.context(workspace, pool, session)
         if stop_after is not None and stop_after not in context.stages:
             raise ValueError(f"--stop_after {stop_after}: the stages of this config are {', '.join(context.stages)}")
-        with held(workspace, session) as lock:
+        # Runs of a sweep on one variant begin at once; the first makes it for all.
+        with held(workspace, session, VARIANT_PATIENCE_S if context.base is not None else 0.0) as lock:
             if context.base is not None:
                 names = [stage.name for stage in _upto(context, stop_after)]
                 session.on_zero(lambda: self._begin(context, names, lock))

@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,3 +130,16 @@ def test_held__both_ranks_hold_it(tmp_path: Path, two_ranks: Callable[[Callable[
             session.barrier()
 
     two_ranks(work)
+
+
+def test_workspace_lock__waits_with_patience_for_a_run_that_writes(tmp_path: Path) -> None:
+    first, second = WorkspaceLock(tmp_path), WorkspaceLock(tmp_path, patience_s=20.0)
+    assert first.take() is None
+    first.begin_writing()
+    with pytest.raises(RuntimeError, match="another run writes to"):
+        WorkspaceLock(tmp_path).take()
+    ending = threading.Timer(0.3, first.release)
+    ending.start()
+    assert second.take() is None
+    ending.join()
+    second.release()

@@ -269,3 +269,10 @@ def test_curation__edited_bank_is_taken_and_edits_made_here_stay(home: Path, tmp
     edit("ws-a", "by hand")  # but not over what a person wrote there
     curate(home, tmp_path / "ws-a", variant="a")
     assert bank("ws-a") == ["red squares", "by hand"] and bank("ws") == ["red squares", "yellow dots"]
+
+
+def test_curation__two_ranks_begin_from_a_base(home: Path, tmp_path: Path, two_ranks: Any) -> None:
+    whole = curate(home, tmp_path / "ws").read_bytes()
+    two_ranks(lambda rank: curate(home, tmp_path / "ws-a", variant="a"))
+    assert (tmp_path / "ws-a/dataset/full/manifest.parquet").read_bytes() == whole
+    assert len(taken_stages(Workspace(tmp_path / "ws-a"))["stages"]) == 7
