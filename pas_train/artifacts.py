@@ -39,9 +39,9 @@ def log_artifacts(
     if "data_set" in kinds:
         for name, identity, files in _data_sets(run, data, folder):
             log_artifact(logger, "dataset", name, files, data, [_short(identity)], used=True)
-    if "backbone" in kinds and model is not None and hasattr(model, "backbone"):
+    if "backbone" in kinds and all(hasattr(model, name) for name in ("backbone", "image_size", "mean", "std")):
         files = write_backbone(folder / "backbone", model, settings)
-        metadata = {"training": _told(results.get("training")), "data": dict(data), "evaluation": results["evaluation"]}
+        metadata = {"training": _told(results.get("training")), "data": dict(data)}  # W&B takes 100 keys in all
         log_artifact(logger, "model", f"{run.name}-backbone", files, metadata)
     if "results" in kinds:
         files = {FILE: _kept(run.folder / FILE, folder / FILE)}
