@@ -31,6 +31,7 @@ NEARLY, STEP, MOST = (
     0.07,
     0.35,
 )  # of an axis: sizes that are nearly the same, their bubbles' distance, all of them
+BAR = 9  # points of a bar that names keep off
 COLUMNS = 3  # protocols side by side, where there are several recipes
 
 Point = tuple[Row, str, Cell]  # a row on one evaluation set
@@ -114,9 +115,9 @@ def _bubbles(
     places = beside({id(row): float(row.images or 1) for row, *_ in points})
     sizes = np.array([places[id(row)] for row, *_ in points])
     values = np.array([cell.value for *_, cell in points])
-    halves = np.array([cell.half or 0 for *_, cell in points])
+    lows, highs = np.array([bar_of(cell) for *_, cell in points]).T
     shades = [colours[row.name] for row, *_ in points]
-    axis.vlines(sizes, values - halves, values + halves, colors=shades, lw=1.1, alpha=0.9, zorder=5)
+    axis.vlines(sizes, lows, highs, colors=shades, lw=1.1, alpha=0.9, zorder=5)
     for place, data_set in enumerate(sets):
         own = [number for number, point in enumerate(points) if point[1] == data_set]
         if own:
@@ -130,9 +131,19 @@ def _bubbles(
     low, high = limits(own)
     axis.set_xlim(low, high)
     size_ticks(axis, low, high, own[0] if min(own) == max(own) else None)
-    bottom, top = (values - halves).min(), (values + halves).max()
+    bottom, top = lows.min(), highs.max()
     margin = max(1.0, 0.14 * (top - bottom))
     axis.set_ylim(max(-2.0, bottom - margin), min(104.0, top + margin))
+
+
+def bar_of(cell: Cell) -> tuple[float, float]:
+    """From the lowest seed to the highest; of one seed the interval over the test images.
+
+    Of few seeds the interval of their mean may be as wide as the panel.
+    """
+    if len(cell.values) > 1:
+        return min(cell.values), max(cell.values)
+    return (cell.value, cell.value) if cell.low is None or cell.high is None else (cell.low, cell.high)
 
 
 def limits(sizes: Sequence[float]) -> tuple[float, float]:
@@ -173,9 +184,7 @@ def _name(
     shades = {id(row): colours[row.name] for row, *_ in points}
     labels = [(texts[key], shades[key], own) for key, own in places.items()]
     bars = [
-        (sizes[id(row)], cell.value + part * (cell.half or 0), 2.0)
-        for row, _, cell in points
-        for part in (-1, -0.75, -0.5, -0.25, 0.25, 0.5, 0.75, 1)
+        (sizes[id(row)], float(height), 2.0) for row, _, cell in points for height in np.linspace(*bar_of(cell), BAR)
     ]
     place_labels(figure, axis, labels, [one for own in places.values() for one in own] + bars)
 

@@ -14,9 +14,9 @@ from pas_train.comparison.drawing import (
     names_of,
     recipe_titles,
     size_ticks,
+    tick,
     written,
 )
-from pas_train.comparison.formats import short_number
 from pas_train.comparison.placing import place_labels, spread
 from pas_train.comparison.rows import Row
 
@@ -68,7 +68,8 @@ def _watched(row: Row) -> str:
     """The labelled images of the online k-NN accuracy, in short."""
     known = row.first.result.watched
     name = known[1] if known is not None else ""
-    domain = f" ({row.domain})" if name.startswith("workspace:") else ""  # each workspace has its own
+    # Each workspace has its own.
+    domain = f" ({row.domain})" if name.startswith("workspace:") and row.domain else ""
     return name.partition("?")[0].removeprefix("workspace:") + domain
 
 
@@ -108,7 +109,7 @@ def _draw(axis: Any, lines: Lines, colours: dict[str, str], names: dict[int, str
         size_ticks(axis, low / 1.1, max(ends) * 1.1)
     else:
         axis.set_xlim(left=0)
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+        axis.xaxis.set_major_formatter(FuncFormatter(tick))
     axis.set_ylim(bottom=max(0.0, axis.get_ylim()[0]))
     return drawn
 

@@ -116,6 +116,11 @@ def add_key(figure: Any, handles: Sequence[Any]) -> None:
     )  # fmt: skip
 
 
+def tick(value: float, place: int = 0) -> str:
+    """A number of images on an axis."""
+    return f"{value / 1000:.3g}K" if 1000 <= value < 10_000 else short_number(round(value))
+
+
 def size_ticks(axis: Any, low: float, high: float, alone: float | None = None) -> None:
     """Round numbers on a logarithmic axis, from three to seven of them; or the only number that there is."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -129,7 +134,7 @@ def size_ticks(axis: Any, low: float, high: float, alone: float | None = None) -
     ticks = [alone] if alone is not None else ticks[:: max(1, -(-len(ticks) // 7))]
     axis.xaxis.set_major_locator(FixedLocator(ticks))
     axis.xaxis.set_minor_locator(NullLocator())
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(round(value))))
+    axis.xaxis.set_major_formatter(FuncFormatter(tick))
 
 
 def written(figure: Any) -> Chart:

@@ -78,6 +78,8 @@ def legend(tables: Sequence[Table], best: str, second: str) -> list[str]:
         told.append("±: 95 % interval over the test images.")
     elif overs:
         told.append("±: 95 % interval, over seeds where a row has several, else over the test images.")
+    if any(cell.over == "2 seeds" for cell in cells):
+        told.append("Intervals of two seeds are wide (Student's t); three or more tell more.")
     bases = dict.fromkeys(table.baseline for table in tables if table.baseline)
     if bases and any(cell.difference is not None for cell in cells):
         told.append(f"In brackets the difference to {', '.join(bases)}, in points.")

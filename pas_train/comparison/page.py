@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 TITLE = "Comparison of pretraining data sets"
 CARDS = 4
 BUBBLES = (
-    "Each bubble is a pretraining set on one evaluation set: its height the accuracy, with the 95 % interval, its area "
-    "the forward passes of the pretraining. Sets of one size stand side by side. Baselines whose images are not "
-    "counted are in the tables alone."
+    "Each bubble is a pretraining set on one evaluation set: its height the accuracy, its area the forward passes of "
+    "the pretraining. The bar spans the seeds, or of one seed the 95 % interval over the test images. Sets of one size "
+    "stand side by side. Baselines whose images are not counted are in the tables alone."
 )
 CURVES = (
     "Accuracy of a k-NN classifier while training: the mean of the seeds, and the range between the lowest and the "

@@ -42,7 +42,7 @@ def place_labels(figure: Any, axis: Any, labels: Sequence[Label], obstacles: Seq
         if gaps[best] > LEADER:
             at = axis.transData.transform(spots[which[best]][:2])
             ends = back.transform([at, np.clip(at, box[:2], box[2:])])
-            axis.plot(ends[:, 0], ends[:, 1], color=colour, lw=0.7, alpha=0.7, zorder=2.5, scalex=False, scaley=False)
+            axis.plot(ends[:, 0], ends[:, 1], color=colour, lw=1, ls=":", zorder=2.5, scalex=False, scaley=False)
         taken.append(box)
 
 

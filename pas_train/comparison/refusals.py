@@ -6,7 +6,7 @@ from typing import Any
 from pas_train.comparison.reading import Result, flat
 from pas_train.comparison.rows import Draw
 
-OUTSIDE = "nobody here knows them"
+OUTSIDE = "only sets that were curated here are"
 SHOWN = 3  # runs that a message names for each value
 WORDS = {"train": "the training images", "test": "the test images", "classes": "the number of classes"}
 ADVICE = (

@@ -101,12 +101,15 @@ class Row:
     @cached_property
     def backbone(self) -> str:
         """As papers write it."""
+        if self.kind == "pixels":
+            return ""
         return backbone_name(self.first.training.get("backbone") or self.first.architecture)
 
     @property
     def domain(self) -> str:
         """Of the runs; empty where it is not told."""
-        return str((self.first.result.content.get("labels") or {}).get("domain") or "")
+        labels = self.first.result.content.get("labels") or {}
+        return str(labels.get("domain") or labels.get("group") or "")
 
     @property
     def outside(self) -> bool:
