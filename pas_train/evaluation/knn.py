@@ -54,7 +54,8 @@ class Knn(Protocol):
         """Of the test images by the training images' labels; one search serves all votes."""
         train, test = subject.sound_features()
         count = len(train.values)
-        found = nearest(train.values, test.values, min(max(self.k, *self.weighted, 1), count), subject.device)
+        most = min(max(self.k, *self.weighted, 1), count)
+        found = nearest(train.values, test.values, most, subject.device, f"k-NN {subject.name}")
         labels = torch.from_numpy(train.labels)
         told = {}
         for name, one in self.described().items():

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from types import ModuleType
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.progress import Progress
 from pas_train.evaluation.metrics import largest
 
 QUERIES = 1024
@@ -19,21 +20,26 @@ BLOCK_BYTES = 2**28  # of the bank's rows that are held at a time
 
 
 def nearest(
-    train: np.ndarray | Tensor, test: np.ndarray | Tensor, k: int, device: torch.device | None = None
-) -> tuple[Tensor, Tensor]:
+    train: np.ndarray | Tensor, test: np.ndarray | Tensor, k: int, device: torch.device | None = None,
+    title: str | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Cosines float32 [T, k] and rows int64 [T, k] of the k most similar rows of train [N, D] to each of test [T, D].
 
     Most similar first, equal ones by row. k is at most N. Embeddings are normalised here in float32, so they may be
     memory maps; a row of zeros, or of no numbers, is similar to none (0). Runs on the device (null: that of train).
+    title: of the progress line where it takes long; null shows none.
     """
     device = device or (train.device if isinstance(train, Tensor) else torch.device("cpu"))
     search: _Search = (_Compiled if device.type == "cpu" and kernels() else _Search)(len(test), k, device)
     step = max(1, min(WIDE_TILE, BLOCK_BYTES // (4 * max(1, train.shape[1]))))
-    with whole_products(), torch.inference_mode():
+    pieces = -(-len(train) // step) * -(-len(test) // QUERIES)
+    progress = Progress(title or "", pieces, unit="block", show=title is not None)
+    with whole_products(), torch.inference_mode(), closing(progress):
         for first in range(0, len(train), step):
             bank = unit_rows(train[first : first + step], device)
             for begin in range(0, len(test), QUERIES):
                 search.look(unit_rows(test[begin : begin + QUERIES], device), begin, bank, first)
+                progress.step()
         return search.found()
 
 
@@ -89,8 +95,7 @@ class _Search:
 
     def found(self) -> tuple[Tensor, Tensor]:
         """Similarities and rows [T, k]."""
-        values, rows = zip(*([self.empty] + [self.best[begin] for begin in sorted(self.best)]), strict=True)
-        values, rows = values[1:] or values, rows[1:] or rows
+        values, rows = zip(*([self.best[begin] for begin in sorted(self.best)] or [self.empty]), strict=True)
         return torch.cat(values), torch.cat(rows)
 
 
