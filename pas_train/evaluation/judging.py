@@ -1,8 +1,10 @@
 """Judges backbones on labelled data sets, one after another; what is judged is kept, so that a kill loses little."""
 
+import io
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -51,9 +53,10 @@ class Judging:
     def run(self, candidates: Iterable[Candidate]) -> Judged:
         """All candidates on all data sets by all protocols. Complete on rank 0 alone."""
         judged, protocols = Judged(), self.evaluation.protocols()
-        sets = self.meeting.together(
-            lambda: {item.name: item.read(self.workspace) for item in self.evaluation.datasets}
-        )
+        with redirect_stdout(io.StringIO()) if self.meeting.rank else nullcontext():  # what is told is told once
+            sets = self.meeting.together(
+                lambda: {item.name: item.read(self.workspace) for item in self.evaluation.datasets}
+            )
         described = {name: settings for one in protocols for name, settings in one.described().items()}
         for name, (train, test) in sets.items():
             judged.evaluation[name] = {}
