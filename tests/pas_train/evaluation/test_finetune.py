@@ -206,6 +206,22 @@ def test_killed__goes_on_to_the_same_figures(
 _trainer = image_training.Trainer
 
 
+def test_finetune__workers_load_the_same_batches(subject: Subject, tmp_path: Path) -> None:
+    recipe = Finetune(epochs=2, batch_size=16).recipe(subject, 0)
+    ends = []
+    for workers in (0, 2):
+        _, module = train_classifier(replace(subject, num_workers=workers), recipe, tmp_path / str(workers))
+        ends.append(module.state_dict())
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=0)
+
+
+def test_linear_images__takes_the_trainer_s_precision(subject: Subject, tmp_path: Path) -> None:
+    low = replace(subject, trainer={**subject.trainer, "precision": "bf16-mixed"})
+    recipe = LinearImages(epochs=1, batch_size=16).recipe(subject, 0)
+    full, half = (train_classifier(one, recipe, tmp_path / str(one is low))[1].head.weight for one in (subject, low))
+    assert not torch.equal(full, half) and torch.allclose(full, half, atol=0.01)
+
+
 def test_settings__say_what_is_wrong(subject: Subject) -> None:
     for settings, said in (
         ({"epochs": 0}, r"evaluation\.finetune\.epochs must be at least 1, got 0"),
