@@ -248,6 +248,7 @@ def load_protosim(checkpoint: str) -> Any:
     settings = content.get("hyper_parameters") or {}
     if not {"prototypes", "hard_from"} <= set(settings):
         raise ValueError(f"--protosim: {checkpoint} is no checkpoint of `fit --config protosim.yaml`")
-    module = ProtoSim(**{**settings, "weights": None, "heads": None})
+    own = {key: value for key, value in settings.items() if not key.startswith("_")}  # LightningCLI adds its own
+    module = ProtoSim(**{**own, "weights": None, "heads": None})
     module.load_state_dict(content["state_dict"])
     return module.eval()

@@ -31,6 +31,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_set(home / "plain", 60, 0, names="ab")
     save_set(home / "plain-too", 60, 2, names="ab")
     save_set(home / "checked", 60, 1, planted=True, names="ab", whole=True)
+    save_set(home / "asked", 40, 3, planted=True, names="ab", whole=True)
     (home / "labels.txt").write_text("a\nApple_pie\n")
     save_clip(home / "clip")
     return home
@@ -40,7 +41,7 @@ def test_analyse__shows_the_planted_difference(sets: Path, tmp_path: Path, capsy
     pytest.importorskip("umap")
     given = [str(sets / name) for name in ("plain", "plain-too", "checked")]
     models = ["--embeddings", "random:resnet18", "--image-size", "32", "--texts", str(sets / "clip"), "--workers", "0"]
-    labels = ["--labels", f"mine={sets / 'labels.txt'}", "--queries", str(sets / "checked")]
+    labels = ["--labels", f"mine={sets / 'labels.txt'}", "--queries", str(sets / "asked")]
     assert main(["analyse", *given, "--out", str(tmp_path), *models, *labels, "--device", "cpu"]) == 0
     result = json.loads((tmp_path / "analysis.json").read_text())
     shared = {(first, second): value for first, second, value in result["images_map"]["overlap"]}
@@ -48,7 +49,7 @@ def test_analyse__shows_the_planted_difference(sets: Path, tmp_path: Path, capsy
     assert same > max(shared["plain", "checked"], shared["plain-too", "checked"]) + 0.1
     # In `checked` all pictures of class a hold the pattern: only a bank that has it, too, can tell the classes.
     bank = {name: figures["knn"] for name, figures in result["bank"]["sets"].items()}
-    assert bank["checked"] == 1.0 > max(bank["plain"], bank["plain-too"])
+    assert bank["checked"] > 0.9 > max(bank["plain"], bank["plain-too"])
     (covered, *_) = result["coverage"]
     assert (covered["labels"], covered["same"]) == (2, 0.5)
     with open(tmp_path / "coverage.csv", newline="") as file:
@@ -140,7 +141,11 @@ def test_analyse__a_trained_protosim_compares_other_sets(sets: Path, tmp_path: P
     from tests.pas_train.protosim.test_module import made
 
     model, path = made(), tmp_path / "protosim.ckpt"
-    content = {"state_dict": model.state_dict(), "global_step": 1, "hyper_parameters": dict(model.hparams)}
+    content = {
+        "state_dict": model.state_dict(),
+        "global_step": 1,
+        "hyper_parameters": {**model.hparams, "_class_path": "x"},
+    }
     torch.save(content, path)
     given = [str(sets / name) for name in ("plain", "checked")]
     assert (
