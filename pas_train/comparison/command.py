@@ -1,6 +1,7 @@
 """The command `compare`."""
 
 import argparse
+import gc
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -41,11 +42,22 @@ class Comparison:
 def compare(command: str, args: Sequence[str]) -> None:
     """Reads results, refuses what does not compare, writes tables, charts and the page, prints the tables."""
     options = parser().parse_args(list(args))
+    call = shlex.join(["python", "-m", "pas_train", "compare", *args])
+    collecting = gc.isenabled()
+    gc.disable()  # looks again and again through all that was read, a tenth of the time, and finds nothing
+    try:
+        _compare(options, call)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _compare(options: argparse.Namespace, call: str) -> None:
     comparison = compared(options)
-    comparison.call = shlex.join(["python", "-m", "pas_train", "compare", *args])
+    comparison.call = call
     out = Path(options.out)
     files = write_all(comparison, out)
-    print(formats.console(comparison.tables, comparison.digits).lstrip("\n"))
+    print(formats.console(comparison.tables, comparison.digits))
     for note in comparison.notes:
         print(formats.wrapped(f"note: {note}"))
     print(f"\ncompared    {told(comparison)}")

@@ -27,12 +27,13 @@ def place_labels(figure: Any, axis: Any, labels: Sequence[Label], obstacles: Seq
     scale = figure.dpi / 72
     extent = axis.get_window_extent(renderer)
     frame = np.array([extent.x0, extent.y0, extent.x1, extent.y1])
+    halo = [withStroke(linewidth=2.5, foreground="white")]  # takes time, and numbers are read without it
     taken = [_around(axis, spot, scale) for spot in obstacles]
     back = axis.transData.inverted()
     for text, colour, spots in labels:
         made = axis.text(
             0, 0, text, fontsize=size, color=colour, fontweight="bold", ha="center", va="center", zorder=6,
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
+            path_effects=[] if text.isdigit() else halo,
         )  # fmt: skip
         own = made.get_window_extent(renderer)
         boxes, gaps, which = _candidates(axis, spots, own.width + 2 * scale, own.height, scale)
