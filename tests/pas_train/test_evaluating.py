@@ -1,0 +1,49 @@
+"""What fit and evaluate say of a training in results.json, alone and on two ranks."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pas_train.results import read_results
+from tests.pas_train.small_project import last, pas, run_of
+
+STEPS, BATCH = 10, 8  # two epochs of 40 kept images
+
+
+def test_results__tell_the_training(fitted: Path) -> None:
+    results = read_results(run_of(fitted) / "results.json")
+    training = {**results["training"]}
+    curve = training.pop("curve")
+    assert training == {
+        "method": "MoCoV3", "backbone": "resnet18", "seed": 0, "batch_size": BATCH, "image_size": 32, "epochs": 2,
+        "steps": STEPS, "images_seen": STEPS * BATCH, "forward_passes": 4 * STEPS * BATCH,
+    }  # fmt: skip
+    assert [point["images_seen"] for point in curve] == [40, 80]
+    data = results["data"]
+    assert (data["name"], data["images"], data["synthetic"], data["curated"]) == ("ws", 40, 0, True)
+    assert results["run"] == run_of(fitted).name and results["labels"]["domain"] == "patterns"
+    protocol = results["protocols"]["cells"]
+    assert set(protocol["figures"]) == set(results["evaluation"]["cells"]["trained"])
+    assert (protocol["train_images"], protocol["test_images"], protocol["classes"]) == (8, 8, 2)
+    assert set(results["backbones"]) == set(results["evaluation"]["cells"]) == {"trained", "untrained", "pixels"}
+
+
+def test_evaluate__two_ranks_find_what_one_finds(home: Path, fitted: Path, tmp_path: Path, two_ranks) -> None:
+    expected = read_results(run_of(fitted) / "results.json")
+    path = last(fitted).with_suffix(".evaluation.json")
+    more = ["--trainer.devices", "auto", "--evaluation.features_folder", str(tmp_path)]
+    two_ranks(lambda rank: pas("evaluate", home, fitted, "--ckpt_path", last(fitted), *more))
+    found = json.loads(path.read_text())
+    path.unlink()
+    for part in ("run", "data", "training", "backbones", "protocols", "evaluation"):
+        assert found[part] == expected[part], part
+    assert list(tmp_path.glob("*/features.npy"))  # both extracted them anew
+
+
+def test_evaluate__a_baseline_without_weights_is_told_at_once(
+    home: Path, curated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert pas("fit", home, curated, "--evaluation.baselines", "[timm:test_vit]", "--tracking.enabled", "false") == 1
+    assert "evaluation.baselines: timm:test_vit: timm's weights" in capsys.readouterr().err
+    assert not (curated / "training").exists()  # nothing was trained
