@@ -23,6 +23,7 @@ KEY = "curation.base"
 TAKEN = "base.json"  # in the workspace: the base's path, and the results that were taken
 LINKED = {".npy", ".parquet", ".tar", *(f".{ending}" for ending in IMAGE_ENDINGS)}
 UNFINISHED = "it has not finished there"
+OWN = "it is made in each workspace"
 
 
 def begin_from_base(context: Context, upto: list[str], begin_writing: Callable[[], None]) -> None:
@@ -99,8 +100,6 @@ def reasons(context: Context, base: Context, taken: Mapping[str, str]) -> dict[s
 
 
 def _why_not(stage: Stage, context: Context, base: Context, why: Mapping[str, str], taken: str | None) -> str:
-    if not stage.shared:
-        return "each workspace makes its own"
     record = base.workspace.stage_record(stage.name)
     if record is None:
         return UNFINISHED
@@ -112,6 +111,8 @@ def _why_not(stage: Stage, context: Context, base: Context, why: Mapping[str, st
         return "; ".join([*changed, *_follows(others)])
     if others:
         return "; ".join(_follows(others))
+    if not stage.shared:
+        return OWN
     if not stage.intact(base):
         return "what it wrote there is gone"
     if stage.edited(context) and not _as_taken(stage, context, taken):
