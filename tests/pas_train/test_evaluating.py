@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def test_results__tell_the_training(fitted: Path) -> None:
     assert set(results["backbones"]) == set(results["evaluation"]["cells"]) == {"trained", "untrained", "pixels"}
 
 
-def test_evaluate__two_ranks_find_what_one_finds(home: Path, fitted: Path, tmp_path: Path, two_ranks) -> None:
+def test_evaluate__two_ranks_find_what_one_finds(home: Path, fitted: Path, tmp_path: Path, two_ranks: Any) -> None:
     expected = read_results(run_of(fitted) / "results.json")
     path = last(fitted).with_suffix(".evaluation.json")
     more = ["--trainer.devices", "auto", "--evaluation.features_folder", str(tmp_path)]
