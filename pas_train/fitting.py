@@ -84,14 +84,13 @@ def train(
         if not run.trained:
             fit(cli, model, data, run, ckpt_path)
         meet = meeting_place()
+        results: dict[str, Any] = {}
+        # All ranks judge. A module without a backbone (CLIPN's tower) is trained here too, but has nothing to judge.
+        if hasattr(model, "backbone"):
+            results = judge(cli, whole, data, run, screening)
+        elif zero:
+            results = write_results(cli, whole, data, run, {}, Judged())
         if zero:
-            # A module without a backbone (CLIPN's tower) is trained here too, but there is nothing to judge.
-            judged = hasattr(model, "backbone")
-            results = (
-                judge(cli, whole, data, run, screening)
-                if judged
-                else write_results(cli, whole, data, run, {}, Judged())
-            )
             tracked = _track(cli, loggers[1:], run, whole, results)
         meet()
     if zero:
