@@ -25,7 +25,7 @@ HIDDEN = ".downloads"  # below the root: archives that are on their way, and wha
 class Archive:
     """A tar file at its official address.
 
-    makes: a file or folder that is there once it is unpacked, relative to the root or to the official folder.
+    makes: a file or folder that is there once it is unpacked, relative to where it is unpacked.
     """
 
     address: str

@@ -138,7 +138,8 @@ class KnownSet:
                 raise ValueError(f"{key}: {self.title} cannot be downloaded automatically. {self.expected()}") from None
             return
         for archive in self.archives[split]:
-            if not any((folder / archive.makes).exists() for folder in (root, root / self.folder)):
+            makes = archive.makes.removeprefix(f"{self.folder}/")
+            if not any((folder / makes).exists() for folder in (root, root / self.folder)):
                 download(archive, root, key)
 
     def _checked(self, listing: Listing, split: str, partial: bool, where: str) -> Listing:

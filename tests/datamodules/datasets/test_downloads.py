@@ -139,6 +139,16 @@ def test_download__another_file_than_the_publishers(body: bytes, tmp_path: Path)
     assert [path.name for path in (tmp_path / ".downloads").iterdir()] == ["food-101.tar.gz.lock"]
 
 
+@pytest.mark.parametrize("inside", ["", "food-101"])
+def test_fetch__leaves_a_data_set_that_is_there(inside: str, body: bytes, tmp_path: Path) -> None:
+    with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+        tar.extractall(tmp_path, filter="data")
+    with ArchiveServer(body) as server:
+        archives = {"test": (server.archive("food-101/meta/test.txt"),)}
+        replace(known_set("food-101"), archives=archives).fetch(tmp_path / inside, "test", "key")
+        assert server.asked == []
+
+
 @pytest.mark.parametrize(("status", "asked"), [(404, 1), (503, 4)])
 def test_download__a_server_that_refuses(body: bytes, tmp_path: Path, status: int, asked: int) -> None:
     with ArchiveServer(body) as server:
