@@ -155,7 +155,8 @@ def read_only(root: Path) -> Iterator[None]:
         with suppress(OSError):
             while not _lock(descriptor, fcntl.LOCK_EX):
                 holders, writing = lock.holders()
-                if not holders:  # others who read
+                holders = [(host, number) for host, number in holders if _may_live(host, number)]
+                if not holders:  # others who read, and maybe the names that a killed run left
                     break
                 if writing or time.monotonic() - began > LOOKING_S:
                     raise RuntimeError(

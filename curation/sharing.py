@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from datamodules.indexing import IMAGE_ENDINGS
 KEY = "curation.base"
 TAKEN = "base.json"  # in the workspace: the base's path, and the results that were taken
 LINKED = {".npy", ".parquet", ".tar", *(f".{ending}" for ending in IMAGE_ENDINGS)}
+EVERYTHING = ("*",)
 UNFINISHED = "it has not finished there"
 OWN = "it is made in each workspace"
 
@@ -52,13 +53,14 @@ def begin_from_base(context: Context, upto: list[str], begin_writing: Callable[[
         if not todo and not lent:
             return
         begin_writing()
-        bar = Progress("base", _make_room(context, base, [*todo, *lent]), 0, "file")
+        wanted = {name: EVERYTHING for name in todo} | {name: _lent(context.stages[name]) for name in lent}
+        bar = Progress("base", _make_room(context, base, wanted), 0, "file")
         for name in todo:
-            _take(context, base, name, ["*"], bar)
+            _take(context, base, name, wanted[name], bar)
             before[name] = _record_print(base, name)
             write_json(space.root / TAKEN, {"base": str(root.resolve()), "stages": before})
         for name in lent:
-            _take(context, base, name, list(_lent(context.stages[name])), bar)
+            _take(context, base, name, wanted[name], bar)
         bar.close()
         shutil.rmtree(space.root / ".taking", ignore_errors=True)
 
@@ -193,12 +195,15 @@ def _lends(context: Context, base: Context, name: str) -> bool:
     own, theirs = (one.workspace.stage_folder(name) for one in (context, base))
     if base.workspace.stage_record(name) is None or (own.exists() and any(own.iterdir())):
         return False
-    return any(True for pattern in _lent(context.stages[name]) for _ in theirs.glob(pattern))
+    return any(True for _ in _files(theirs, _lent(context.stages[name])))
 
 
-def _make_room(context: Context, base: Context, names: list[str]) -> int:
-    """Number of files to take. Raises OSError where they must be copied and there is no room for them."""
-    files = [path for name in names for path in _files(base.workspace.stage_folder(name))]
+def _make_room(context: Context, base: Context, wanted: Mapping[str, Sequence[str]]) -> int:
+    """Number of files to take. Raises OSError where they must be copied and there is no room for them.
+
+    wanted: stage -> patterns of the parts of its folder.
+    """
+    files = [path for name, parts in wanted.items() for path in _files(base.workspace.stage_folder(name), parts)]
     probe = context.workspace.root / ".taking" / "probe"
     if not files:
         return 0
@@ -216,8 +221,8 @@ def _make_room(context: Context, base: Context, names: list[str]) -> int:
     return len(files)
 
 
-def _files(folder: Path, patterns: list[str] | None = None) -> Iterator[Path]:
-    """The files below a folder in order, without hidden ones and those of a run in progress."""
+def _files(folder: Path, patterns: Sequence[str]) -> Iterator[Path]:
+    """The files below what matches in a folder, in order, without hidden ones and those of a run in progress."""
     for directory, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
@@ -225,11 +230,11 @@ def _files(folder: Path, patterns: list[str] | None = None) -> Iterator[Path]:
             top = folder / path.relative_to(folder).parts[0]
             if name.startswith(".") or name == "begun.json":
                 continue
-            if patterns is None or any(top.match(pattern) for pattern in patterns):
+            if any(top.match(pattern) for pattern in patterns):
                 yield path
 
 
-def _take(context: Context, base: Context, name: str, patterns: list[str], bar: Progress) -> None:
+def _take(context: Context, base: Context, name: str, patterns: Sequence[str], bar: Progress) -> None:
     """Puts a stage's folder, or the parts of it that match, into the workspace in one step."""
     source, target = (one.workspace.stage_folder(name) for one in (base, context))
     record = base.workspace.stage_record(name)

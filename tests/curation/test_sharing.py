@@ -123,6 +123,11 @@ def test_begin_from_base__lends_what_is_named_by_its_content(base: Path, tmp_pat
     assert (own / "part-00000.npy").read_bytes() == b"2" and (theirs / "part-00000.npy").read_bytes() == b"1"
 
 
+def test_begin_from_base__an_empty_folder_is_not_lent(base: Path, tmp_path: Path) -> None:
+    (base / "columns" / "ingest" / "made-7" / "image.tar").unlink()
+    assert made(tmp_path / "own", Number(2), base=base) == ["ingest"]
+
+
 def test_begin_from_base__leaves_the_base_as_it_is(base: Path, tmp_path: Path) -> None:
     before = state(base)
     for number, stages in enumerate([STAGES, (Number(2), Follower(), Own()), (Number(), Follower(3), Own())]):
@@ -208,6 +213,18 @@ def test_begin_from_base__waits_for_no_run_that_writes(base: Path, tmp_path: Pat
         made(tmp_path / "own", base=base)
     lock.release()
     with read_only(base), read_only(base):  # several may begin from it at once
+        assert made(tmp_path / "own", base=base) == ["select"]
+
+
+def test_begin_from_base__several_begin_from_one_whose_last_run_was_killed(base: Path, tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:  # leaves its name in the lock
+        lock = WorkspaceLock(base)
+        lock.take()
+        lock.begin_writing()
+        os._exit(1)
+    os.waitpid(child, 0)
+    with read_only(base):
         assert made(tmp_path / "own", base=base) == ["select"]
 
 
