@@ -18,6 +18,7 @@ STYLE: dict[Any, Any] = {
     "text.color": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "axes.axisbelow": True, "grid.color": GRID, "legend.frameon": False, "legend.fontsize": 8,
     "svg.hashsalt": "pas",  # the same drawing gives the same bytes
+    "axes.titley": 1.0,  # where it is anyway: else it is looked for in every drawing
 }  # fmt: skip
 WIDTHS = {1: 7.8, 2: 11.0, 3: 13.5}  # of a figure with so many columns, in inches
 NAMED = 9  # more rows in a panel have numbers, or colours alone, and a key below
