@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,14 @@ class LabelledImages:
         """The image files; none where the images are stored in another way."""
         return self.source.paths if isinstance(self.source, ImageFiles) else []
 
+    @cached_property
+    def source_fingerprint(self) -> str:
+        """Identity of the images alone, taken once: a look at a million files takes seconds."""
+        return self.source.fingerprint()
+
     def fingerprint(self) -> str:
         """Identity of images, labels and classes."""
-        digest = hashlib.sha256(self.source.fingerprint().encode())
+        digest = hashlib.sha256(self.source_fingerprint.encode())
         digest.update("\n".join(self.classes).encode() + np.ascontiguousarray(self.labels).tobytes())
         return digest.hexdigest()[:16]
 

@@ -47,13 +47,15 @@ def identity(backbone: nn.Module | None) -> str:
 def _architecture(backbone: nn.Module) -> list[Any]:
     """Names, classes and plain attributes, such as the number of attention heads, which no tensor shows.
 
-    Batch norms count as one class: a training on several devices has others than its checkpoint.
+    Batch norms count as one class, with their epsilon: a training on several devices has others than its checkpoint.
     """
     found = []
     for name, module in backbone.named_modules():
-        norm = isinstance(module, _BatchNorm)
-        plain = {} if norm else {key: value for key, value in vars(module).items() if _tells(key, value)}
-        found.append([name, "BatchNorm" if norm else type(module).__qualname__, plain])
+        if isinstance(module, _BatchNorm):
+            found.append([name, "BatchNorm", {"eps": module.eps}])
+        else:
+            plain = {key: value for key, value in vars(module).items() if _tells(key, value)}
+            found.append([name, type(module).__qualname__, plain])
     return found
 
 

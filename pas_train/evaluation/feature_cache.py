@@ -1,12 +1,12 @@
-"""Features on the disk: extracted once per backbone, data set and transform, by all ranks, and gone on with after a kill.
+"""Features on the disk: extracted once per backbone, data set and transform, by all ranks; a kill loses one part.
 
     features/<backbone>-<data set>-<transform>-<fingerprint>/
         part-00000.npy ...   float32, up to 4096 images each, until all are there
         features.npy         float32 [N, D], opened as a memory map
         record.json          what the fingerprint is of; its presence means that the features are whole
 
-Another checkpoint, other images or another transform have another fingerprint, and so another folder. The folders can be
-removed at any time.
+Another checkpoint, other images or another transform have another fingerprint, and so another folder. The folders can
+be removed at any time.
 """
 
 import json
@@ -28,6 +28,8 @@ from pas_train.ranks import Meeting
 
 SMALLEST, LARGEST, PARTS = 512, 4096, 64  # images of a part, and how many parts there should be
 FILE, RECORD = "features.npy", "record.json"
+REVISION = 1  # of how images become features; another number extracts anew what was extracted before
+DAMAGED = (ValueError, OSError, EOFError)  # what reading a file raises that is not there or not whole
 
 
 class StoredFeatures:
@@ -47,11 +49,9 @@ class StoredFeatures:
     @property
     def whole(self) -> bool:
         """Whether all features are there; a file that was cut off, as by a full disk while copying, counts as none."""
-        if read_json(self.folder / RECORD) != self.record:
-            return False
         try:
-            return len(self.open()) == self.images
-        except (ValueError, OSError):
+            return read_json(self.folder / RECORD) == self.record and len(self.open()) == self.images
+        except DAMAGED:
             return False
 
     def open(self) -> np.ndarray:
@@ -67,8 +67,14 @@ class StoredFeatures:
         return np.arange(number * self.size, min((number + 1) * self.size, self.images))
 
     def missing(self, rank: int = 0, world_size: int = 1) -> list[int]:
-        """Parts of this rank that are not there."""
-        return [number for number in range(rank, self._parts, world_size) if not self.part(number).exists()]
+        """Parts of this rank that are not there, or damaged."""
+        return [number for number in range(rank, self._parts, world_size) if not self._sound(number)]
+
+    def _sound(self, number: int) -> bool:
+        try:
+            return len(np.load(self.part(number), mmap_mode="r")) == len(self.rows(number))
+        except DAMAGED:
+            return False
 
     def write(self, number: int, values: np.ndarray) -> None:
         """Writes a part, whole or not at all."""
@@ -109,7 +115,12 @@ def stored(
 ) -> StoredFeatures:
     """The features of a set, there or not. backbone, name: what a person calls the backbone and the set."""
     # The labels have no part in it: other labels of the same images find the same features.
-    of = {"backbone": identity, "source": images.source.fingerprint(), "transform": asdict(transform)}
+    of = {
+        "revision": REVISION,
+        "backbone": identity,
+        "source": images.source_fingerprint,
+        "transform": asdict(transform),
+    }
     return StoredFeatures(root, f"{backbone}-{name}-{transform}", len(images), of)
 
 

@@ -75,13 +75,27 @@ def test_extract__what_is_whole_is_not_made_again(tmp_path: Path) -> None:
     assert other_name.whole
 
 
+@pytest.mark.parametrize("left", [0, 20, -50])
+def test_extract__a_damaged_part_is_made_anew(tmp_path: Path, left: int) -> None:
+    images = shades(COUNT)
+    with pytest.raises(RuntimeError, match="killed"):
+        make(store_of(tmp_path, images), images, Colour(stop=8))
+    store = store_of(tmp_path, images)
+    assert store.missing() == [2]
+    store.part(0).write_bytes(store.part(0).read_bytes()[:left])
+    assert store.missing() == [0, 2]
+    make(store, images)
+    np.testing.assert_allclose(store.open(), expected(COUNT), atol=1e-3)
+
+
+@pytest.mark.parametrize("left", [0, 50])
 @pytest.mark.parametrize("damage", ["features.npy", "record.json"])
-def test_extract__a_damaged_folder_is_made_anew(tmp_path: Path, damage: str) -> None:
+def test_extract__a_damaged_folder_is_made_anew(tmp_path: Path, damage: str, left: int) -> None:
     images = shades(30)
     store = store_of(tmp_path, images)
     make(store, images)
     file = store.folder / damage
-    file.write_bytes(file.read_bytes()[:-50]) if damage.endswith("npy") else file.unlink()
+    file.write_bytes(file.read_bytes()[:left])
     assert not store.whole
     make(store, images)
     np.testing.assert_allclose(store.open(), expected(30), atol=1e-3)
@@ -130,6 +144,7 @@ def test_identity__of_weights_and_of_what_no_tensor_shows() -> None:
     with torch.no_grad():
         next(iter(one.parameters())).view(-1)[0] += 1e-3
     assert identity(one) != known
+    assert identity(nn.BatchNorm2d(2, eps=1e-5)) != identity(nn.BatchNorm2d(2, eps=1e-3))
 
 
 def test_extract__two_ranks_share_the_parts(two_ranks, tmp_path: Path) -> None:
@@ -150,7 +165,9 @@ def test_extract__an_unreadable_image_of_one_rank_ends_both(two_ranks, tmp_path:
     def work(rank: int) -> None:
         dist.init_process_group("gloo")
         images = shades(COUNT, bad=600)
-        with pytest.raises(ValueError, match=r"evaluation image shades 600 cannot be used \(the disk is on fire\); repair"):
+        with pytest.raises(
+            ValueError, match=r"evaluation image shades 600 cannot be used \(the disk is on fire\); repair"
+        ):
             make(store_of(tmp_path, images), images)
 
     two_ranks(work)
