@@ -11,8 +11,8 @@
     screening   data set -> `screened`, `images`, `unscreened`, `why` (pas_train.evaluation.screening)
     backbones   backbone -> `title`, `kind` (trained | start | untrained | pixels | published), `architecture`,
                 `identity` (of its weights)
-    protocols   data set -> `train`, `test` (fingerprints), `train_images`, `test_images`, `classes`, `image_size`, and
-                `figures`: name -> the settings behind it
+    protocols   data set -> `train`, `test` (fingerprints), `train_images`, `test_images`, `classes`, `image_size`,
+                `precision` (of the extraction of features), and `figures`: name -> the settings behind it
     evaluation  data set -> backbone -> name -> figures: `top1`, `top5`, `mean_per_class` (shares), `interval` (95 %,
                 of top1 over the test images), of several seeds `seeds` (top1 of each); or a `score`
     settings    the yaml's `evaluation`

@@ -15,6 +15,7 @@ import torch
 from datamodules.files import fingerprint, read_json, write_json
 from datamodules.labelled import LabelledImages
 from datamodules.ordered_batches import spare_cores
+from pas_train.evaluation import feature_cache
 from pas_train.evaluation.candidates import Candidate, identity
 from pas_train.evaluation.evaluation import Evaluation
 from pas_train.evaluation.feature_cache import StoredFeatures, extract, slug, stored
@@ -62,7 +63,8 @@ class Judging:
             judged.evaluation[name] = {}
             judged.protocols[name] = {
                 "train": told(train), "test": told(test), "train_images": len(train), "test_images": len(test),
-                "classes": len(train.classes), "image_size": self.side, "figures": described,
+                "classes": len(train.classes), "image_size": self.side,
+                "precision": self.evaluation.precision, "figures": described,
             }  # fmt: skip
         for candidate in candidates if sets else ():
             of = identity(candidate.backbone)
@@ -114,7 +116,7 @@ class _Piece:
         """The figures of all protocols; those that were judged before are read."""
         meeting, figures = self.judging.meeting, dict[str, Figures]()
         places = [self._place(protocol) for protocol in protocols]
-        kept = meeting.told([read_json(place / FIGURES) for place in places])
+        kept = meeting.told([_known(place) for place in places])
         todo = [protocol for protocol, known in zip(protocols, kept, strict=True) if not known]
         if any(not protocol.on_images for protocol in todo):
             self._extract()
@@ -190,9 +192,11 @@ class _Piece:
 
     def _of(self, protocol: Protocol) -> dict[str, Any]:
         """All that the figures of a protocol depend on."""
+        precision = self.judging.trainer.get("precision") if protocol.on_images else self._transform.precision
         return {
-            "revision": REVISION, "protocol": type(protocol).__name__, "settings": protocol.described(),
-            "backbone": self.identity, "transform": str(self._transform), "mean": self._transform.mean,
+            "revision": [REVISION, feature_cache.REVISION], "precision": str(precision),
+            "protocol": type(protocol).__name__, "settings": protocol.described(),
+            "backbone": self.identity, "image_size": self._transform.image_size, "mean": self._transform.mean,
             "std": self._transform.std, "train": self.train.fingerprint(), "test": self.test.fingerprint(),
         }  # fmt: skip
 
@@ -202,6 +206,14 @@ class _Piece:
         same = sorted(root.glob(f"*-{of}"))  # of another name for the same backbone or images
         name = slug(f"{self.candidate.title}-{self.name}-{protocol.names()[0]}")
         return same[0] if same else root / f"{name}-{of}"
+
+
+def _known(place: Path) -> Any:
+    """What was judged before; a file that is damaged counts as none."""
+    try:
+        return read_json(place / FIGURES)
+    except ValueError:
+        return None
 
 
 def told(images: LabelledImages) -> str:

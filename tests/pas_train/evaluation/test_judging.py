@@ -54,6 +54,16 @@ class Counted(Protocol):
         return {"counted": {"top1": float(len(test.values)), "of": len(train.labels)}}
 
 
+class OnImages(Counted):
+    """Trains on images."""
+
+    on_images: ClassVar[bool] = True
+
+    def judge(self, subject: Subject) -> dict[str, Figures]:
+        self.judged.append(subject.name)
+        return {"counted": {"top1": 1.0}}
+
+
 class Together(Counted):
     """Runs on all ranks."""
 
@@ -132,6 +142,31 @@ def test_judging__what_figures_depend_on_is_judged_anew(tmp_path: Path) -> None:
     assert judged(backbone, features_folder=str(tmp_path / "elsewhere")) == 1
     Image.new("RGB", (12, 12), (99, 0, 0)).save(tmp_path / "test" / "red" / "one more.png")
     assert judged(backbone) == 1  # other images
+
+
+def test_judging__precision_of_features_or_of_training(tmp_path: Path) -> None:
+    item = save(tmp_path)
+
+    def judged(protocol: Protocol, training: str, precision: Any) -> int:
+        made = judging(tmp_path, item, protocol, precision=precision)
+        made.trainer = {"precision": training}
+        before = len(Counted.judged)
+        assert made.run(candidates(Colour())).protocols["colours"]["precision"] == precision
+        return len(Counted.judged) - before
+
+    assert judged(Counted(), "32", 32) == 1 and judged(Counted(), "bf16-mixed", 32) == 0
+    assert judged(Counted(), "32", "bf16") == 1
+    assert judged(OnImages(), "32", 32) == 1 and judged(OnImages(), "32", "bf16") == 0
+    assert judged(OnImages(), "bf16-mixed", 32) == 1
+
+
+def test_judging__damaged_figures_are_judged_anew(tmp_path: Path) -> None:
+    item = save(tmp_path)
+    judging(tmp_path, item, Counted()).run(candidates(Colour()))
+    (kept,) = tmp_path.glob("features/judged/*/figures.json")
+    kept.write_text(kept.read_text()[:20])
+    found = judging(tmp_path, item, Counted()).run(candidates(Colour()))
+    assert Counted.judged == ["colours"] * 2 and "counted" in found.evaluation["colours"]["trained"]
 
 
 def test_judging__names_what_results_json_says(tmp_path: Path) -> None:
