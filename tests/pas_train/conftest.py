@@ -1,21 +1,27 @@
-"""One small project and one finished fit for all tests of the command line."""
+"""One small project and one finished fit for all tests of the command line.
+
+What a fit needs takes long to import, and is imported by the tests alone that need it.
+"""
 
 import shutil
 from pathlib import Path
 
 import pytest
-import wandb
-
-from tests.pas_train.small_project import pas, save_project
 
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.pas_train.small_project import save_project
+
     return save_project(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="session")
 def fitted(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import wandb
+
+    from tests.pas_train.small_project import pas
+
     workspace = tmp_path_factory.mktemp("fitted") / "ws"
     assert pas("fit", home, workspace) == 0
     wandb.finish()
