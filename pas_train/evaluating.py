@@ -31,13 +31,14 @@ def judge(
     cli: "PasCLI", model: LightningModule, data: LightningDataModule, run: Run, screening: Screening
 ) -> dict[str, Any]:
     """Evaluates the trained backbone of a run beside its baselines and writes results.json; empty but on rank 0."""
-    if run.last is not None:
-        model.load_state_dict(load(run.last)["state_dict"])
     judging = _judging(cli, model)
+    untrained = copy.deepcopy(backbone_of(model))  # of a training that ended in an earlier run, which left no such file
+    last = judging.meeting.told(run.last)
+    if last is not None:
+        model.load_state_dict(load(last)["state_dict"])
     if judging.evaluation.datasets:
         judging.say("evaluation  starts")
-    trained = backbone_of(model)
-    judged = judging.run(_candidates(judging, model, trained, copy.deepcopy(trained), run.checkpoints, "trained"))
+    judged = judging.run(_candidates(judging, model, backbone_of(model), untrained, run.checkpoints, "trained"))
     if judging.meeting.rank:
         return {}
     return write_results(cli, model, data, run, screening, judged)

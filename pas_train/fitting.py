@@ -73,11 +73,12 @@ def train(
     trainer: Trainer = cli.trainer
     zero = trainer.is_global_zero
     tracked = None
-    if run.trained and run.results is not None:
+    if run.trained and zero:
+        print(f"training    finished before: {run.folder}")
+    if run.trained and run.judged(cli.plain_config().get("evaluation")):
         if zero:
-            print(f"training    finished before: {run.folder}")
             if "WANDB_SWEEP_ID" in os.environ:  # an agent's run is to hold the results all the same
-                tracked = _track(cli, attach(cli, run, run.last)[1:], run, None, run.results)
+                tracked = _track(cli, attach(cli, run, run.last)[1:], run, None, run.results or {})
     else:
         loggers = attach(cli, run, ckpt_path or run.last)
         whole = to_judge(trainer, model)

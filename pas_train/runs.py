@@ -7,7 +7,7 @@ from typing import Any
 
 from datamodules.files import atomic, fingerprint, read_json, sha256_file, write_json
 from datamodules.sources import Sources, names_of, source_items
-from pas_train.results import FILE, results_of
+from pas_train.results import FILE, VERSION, results_of
 
 # Trainer keys that change where and how fast a run goes, not what it learns.
 RUNTIME = ("accelerator", "devices", "num_nodes", "logger", "callbacks", "enable_progress_bar", "log_every_n_steps",
@@ -15,6 +15,8 @@ RUNTIME = ("accelerator", "devices", "num_nodes", "logger", "callbacks", "enable
            "check_val_every_n_epoch", "val_check_interval", "num_sanity_val_steps", "benchmark")  # fmt: skip
 # Likewise of the data module; which images they are is in the identity.
 SPEED = ("num_workers", "source", "cache_folder")
+# Of the evaluation, what changes how fast figures come and not what they are.
+PACE = ("batch_size", "num_workers", "features_folder")
 MANIFEST = "manifest.parquet"
 
 
@@ -96,6 +98,15 @@ class Run:
         """results.json, if the evaluation is done."""
         return read_json(self.folder / FILE)
 
+    def judged(self, settings: Any) -> bool:
+        """Whether results.json, in today's format, is of these settings of the evaluation."""
+        results = self.results
+        return (
+            results is not None
+            and results.get("version") == VERSION
+            and _asked(results) == _asked({"settings": settings})
+        )
+
     def write_results(self, evaluation: dict[str, Any], **parts: Any) -> dict[str, Any]:
         """Writes results.json; parts: its other entries (pas_train.results)."""
         data = {"source": described(self.source), "identity": self.data_identity, **parts.pop("data", {})}
@@ -107,3 +118,8 @@ class Run:
         """Writes config.yaml: the whole configuration with every default, ready for --config."""
         with atomic(self.folder / "config.yaml") as temporary:
             temporary.write_text(text)
+
+
+def _asked(results: dict[str, Any]) -> str:
+    """Fingerprint of the settings that figures depend on."""
+    return fingerprint({key: value for key, value in (results.get("settings") or {}).items() if key not in PACE})

@@ -1,6 +1,7 @@
 """What fit and evaluate say of a training in results.json, alone and on two ranks."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,23 @@ def test_results__tell_the_training(fitted: Path) -> None:
     assert set(protocol["figures"]) == set(results["evaluation"]["cells"]["trained"])
     assert (protocol["train_images"], protocol["test_images"], protocol["classes"]) == (8, 8, 2)
     assert set(results["backbones"]) == set(results["evaluation"]["cells"]) == {"trained", "untrained", "pixels"}
+
+
+def test_fit__judges_what_the_evaluation_asks_for_now(
+    home: Path, fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = tmp_path / "ws"
+    shutil.copytree(fitted, workspace)
+    path = run_of(workspace) / "results.json"
+    expected = read_results(path)
+    (path.parent / "checkpoints" / "untrained.pt").unlink()  # its weights follow from the seed
+    assert pas("fit", home, workspace, "--tracking.enabled", "false", "--evaluation.fewshot", "{shots: [1]}") == 0
+    said = capsys.readouterr().out
+    assert "training    finished before" in said and "cells trained: read from" in said and "1-shot cells" in said
+    found = read_results(path)
+    assert found["backbones"] == expected["backbones"] and found["training"] == expected["training"]
+    for name, figures in found["evaluation"]["cells"].items():
+        assert figures.pop("fewshot1") and figures == expected["evaluation"]["cells"][name]
 
 
 def test_evaluate__two_ranks_find_what_one_finds(home: Path, fitted: Path, tmp_path: Path, two_ranks: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from datamodules.files import write_json
 from datamodules.sources import SourceItem
 from pas_train.runs import Run
 
@@ -34,6 +35,17 @@ def test_run__is_named_by_method_and_data_set(tmp_path: Path) -> None:
     assert Run(tmp_path, CONFIG, str(tmp_path / "photos")).name.startswith("mocov3-data-")
     manifest.write_bytes(b"two")  # another data set at the same place
     assert Run(tmp_path, CONFIG, str(manifest)).name != run.name
+
+
+def test_judged__by_version_and_settings_but_not_how_fast(tmp_path: Path) -> None:
+    run = Run(tmp_path, CONFIG, None)
+    settings = {"knn": {"k": 1}, "num_workers": 2, "baselines": ["pixels"]}
+    assert not run.judged(settings)
+    results = run.write_results({}, settings=settings)
+    assert run.judged(settings) and run.judged({**settings, "num_workers": 0})
+    assert not run.judged({**settings, "knn": {"k": 2}}) and not run.judged({**settings, "baselines": []})
+    write_json(run.folder / "results.json", {**results, "version": 1})
+    assert not run.judged(settings)
 
 
 def test_run__of_several_data_sets(tmp_path: Path) -> None:
