@@ -13,7 +13,7 @@ from pas_train.analysis.drawing import colour, figure, save
 GRID = 160
 MASS = (0.9, 0.7, 0.5, 0.3, 0.1)  # share of a set inside each contour
 OUTLINES = (0.8, 0.4)  # where several sets share a panel
-KDE_POINTS = 4000  # of a set; a density of more looks the same
+FEWEST = 5  # points that have a density
 DOTS = 3000
 
 
@@ -30,7 +30,7 @@ def umap_together(
 ) -> list[Points]:
     """Places of the embeddings [n, D] of each set after one UMAP (cosine) of all of them."""
     stacked = np.concatenate(embeddings).astype(np.float32)
-    if len(stacked) < 5:
+    if len(stacked) < FEWEST:
         raise ValueError(f"a map of {len(stacked)} points says nothing; give larger sets")
     import umap
 
@@ -46,23 +46,25 @@ def umap_together(
     return [Points(name, part) for name, part in zip(names, np.split(places, ends), strict=True)]
 
 
-def density(places: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray | None:
-    """Gaussian kernel density float [GRID, GRID] (rows by y) in a box (left, right, bottom, top).
+def kernel_width(sizes: Sequence[int]) -> float:
+    """Of one map, in sides of it: one for all sets, as a width of its own would make a set look as broad as it is not.
 
-    None of fewer points than make one.
+    As narrow as the smallest set allows: such maps are clusters, which a kernel for one hill washes out.
     """
-    from scipy.stats import gaussian_kde
+    return 0.07 * min((size for size in sizes if size >= FEWEST), default=FEWEST) ** (-1 / 6)
 
-    if len(places) < 5:
+
+def density(places: np.ndarray, box: tuple[float, float, float, float], width: float) -> np.ndarray | None:
+    """Gaussian kernel density float [GRID, GRID] (rows by y) in a box (left, right, bottom, top), up to a factor.
+
+    width: of the kernel, in sides of the box. None of fewer points than make one.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    if len(places) < FEWEST:
         return None
-    thin = places[np.linspace(0, len(places) - 1, min(len(places), KDE_POINTS)).astype(int)].astype(float)
-    try:
-        # Half of Scott's width: such maps are clusters, which the usual one, made for one hill, washes out.
-        kernel = gaussian_kde(thin.T, lambda made: 0.5 * made.scotts_factor())
-    except np.linalg.LinAlgError:  # all on one line
-        return None
-    x, y = np.linspace(box[0], box[1], GRID), np.linspace(box[2], box[3], GRID)
-    return kernel(np.stack(np.meshgrid(x, y)).reshape(2, -1)).reshape(GRID, GRID)
+    counts = np.histogram2d(places[:, 1], places[:, 0], GRID, (box[2:], box[:2]))[0]
+    return gaussian_filter(counts, width * GRID, mode="constant")
 
 
 def levels_of(values: np.ndarray, shares: Sequence[float] = MASS) -> list[float]:
@@ -74,8 +76,8 @@ def levels_of(values: np.ndarray, shares: Sequence[float] = MASS) -> list[float]
 
 def overlap(first: Points, second: Points) -> float | None:
     """Shared mass of two sets' densities, 0 (apart) to 1 (alike), on their common grid."""
-    box = _box([first, second])
-    one, two = density(first.places, box), density(second.places, box)
+    box, width = _box([first, second]), kernel_width([len(first.places), len(second.places)])
+    one, two = density(first.places, box, width), density(second.places, box, width)
     if one is None or two is None:
         return None
     return float(np.minimum(one / one.sum(), two / two.sum()).sum())
@@ -85,11 +87,12 @@ def draw_map(points: Sequence[Points], what: str, *paths: Path) -> None:
     """All sets' contours in one panel, then each set's density over the points of all. what: "images" or "texts"."""
     box = _box(points)
     panels = len(points) + (len(points) > 1)
-    columns = min(3, panels)
+    columns = 2 if panels == 4 else min(3, panels)
     rows = -(-panels // columns)
     everything = np.concatenate([one.places for one in points])
     everything = everything[np.linspace(0, len(everything) - 1, min(len(everything), DOTS)).astype(int)]
-    fields = [density(one.places, box) for one in points]
+    width = kernel_width([len(one.places) for one in points])
+    fields = [density(one.places, box, width) for one in points]
     with figure(3.5 * columns, 3.35 * rows + (0.3 if len(points) > 1 else 0)) as drawn:
         axes = list(np.atleast_1d(drawn.subplots(rows, columns)).ravel())
         for axis in axes:
@@ -114,10 +117,10 @@ def draw_map(points: Sequence[Points], what: str, *paths: Path) -> None:
 
 
 def _box(points: Sequence[Points]) -> tuple[float, float, float, float]:
-    """The square around all points, with a margin."""
+    """The square around all points, with a margin for the contours around the outermost."""
     places = np.concatenate([one.places for one in points])
     low, high = places.min(axis=0), places.max(axis=0)
-    middle, half = (low + high) / 2, 0.56 * float((high - low).max()) or 1.0
+    middle, half = (low + high) / 2, 0.65 * float((high - low).max()) or 1.0
     return middle[0] - half, middle[0] + half, middle[1] - half, middle[1] + half
 
 
@@ -132,7 +135,7 @@ def _contours(axis: Any, values: np.ndarray | None, box: tuple[float, ...], plac
     if values is None or not values.any():
         return
     levels = levels_of(values) if filled else levels_of(values, OUTLINES)
-    x, y = np.linspace(box[0], box[1], GRID), np.linspace(box[2], box[3], GRID)
+    x, y = (start + (np.arange(GRID) + 0.5) * (end - start) / GRID for start, end in (box[:2], box[2:]))
     if filled:
         from matplotlib.colors import to_rgba
 

@@ -72,12 +72,24 @@ def test_overlap__of_the_same_distribution_is_high_and_of_others_low() -> None:
 
 
 def test_levels__hold_their_shares_of_the_mass() -> None:
-    values = density(blob((0, 0), 0, 500), (-5, 5, -5, 5))
+    values = density(blob((0, 0), 0, 500), (-5, 5, -5, 5), 0.03)
     assert values is not None
     levels = levels_of(values, (0.9, 0.5))
     shares = [values[values >= level].sum() / values.sum() for level in levels]
     assert shares == [pytest.approx(0.9, abs=0.01), pytest.approx(0.5, abs=0.02)]
-    assert density(np.zeros((9, 2)), (-1, 1, -1, 1)) is None  # all at one place
+    assert density(np.zeros((4, 2)), (-1, 1, -1, 1), 0.03) is None
+
+
+def test_density__is_the_kernels_of_all_points() -> None:
+    from scipy.stats import multivariate_normal
+
+    places = blob((1, -2), 0, 50) / 2
+    values = density(places, (-5, 5, -5, 5), 0.05)  # of a side of 10: 0.5
+    ruler = -5 + (np.arange(160) + 0.5) / 16
+    grid = np.stack(np.meshgrid(ruler, ruler), axis=-1)
+    expected = sum(multivariate_normal(place, 0.25).pdf(grid) for place in places)
+    assert values is not None
+    assert np.abs(values / values.sum() - expected / expected.sum()).max() < 0.02 * expected.max() / expected.sum()
 
 
 @pytest.mark.parametrize("sets", [1, 2, 5])
