@@ -9,6 +9,7 @@ from typing import Any
 
 from datamodules.files import atomic
 
+LONG = 60  # letters, from which a cell keeps a width to be read in on a phone
 STYLE = """
 :root { --ink:#242b38; --soft:#667085; --line:#e4e8ef; --ground:#f6f7fa; --card:#fff; --blue:#2f6db3; }
 * { box-sizing:border-box; }
@@ -27,7 +28,7 @@ section { background:var(--card); border:1px solid var(--line); border-radius:12
 .scroll { overflow-x:auto; } table { border-collapse:collapse; font-size:14px; min-width:min(100%,420px); }
 th { text-align:left; color:var(--soft); font-weight:600; font-size:12.5px; vertical-align:bottom; }
 th, td { padding:6px 18px 6px 0; border-bottom:1px solid var(--line); } tr:last-child td { border-bottom:0; }
-td:first-child { white-space:nowrap; }
+td { vertical-align:top; } td:first-child { white-space:nowrap; } td.w { min-width:280px; }
 td.n, th.n { text-align:right; font-variant-numeric:tabular-nums; white-space:nowrap; }
 code { font:12.5px/1.4 ui-monospace,Menlo,Consolas,"DejaVu Sans Mono",monospace; overflow-wrap:anywhere; }
 img { max-width:100%; height:auto; display:block; margin:8px 0; }
@@ -101,13 +102,17 @@ def _table(table: Table) -> str:
     rows = "".join(
         "<tr>"
         + "".join(
-            f"<td{' class=n' if right else ''}>{_text(shown(value))}</td>"
+            f"<td{_class_of(value, right)}>{_text(shown(value))}</td>"
             for value, right in zip(row, numeric, strict=True)
         )
         + "</tr>"
         for row in table.rows
     )
     return f"{_head(table)}<div class=scroll><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+
+
+def _class_of(value: Any, right: bool) -> str:
+    return " class=n" if right else " class=w" if isinstance(value, str) and len(value) > LONG else ""
 
 
 def _picture(picture: Picture) -> str:
