@@ -9,7 +9,6 @@ import os
 import re
 import socket
 import uuid
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,9 +67,11 @@ class Claim:
 
     def beat(self) -> bool:
         """Says that this process lives; False where another one has taken over in the meantime."""
-        with suppress(OSError):  # a shared disk that is away for a moment
+        try:
             os.utime(self.path)
-        return _newest(self.path.parent) in (self.number, 0)
+            return _newest(self.path.parent) in (self.number, 0)
+        except OSError:  # a shared disk that is away for a moment
+            return True
 
     def remember_child(self, pid: int) -> None:
         """Writes which process works for this one."""
@@ -100,7 +101,8 @@ def holder(folder: Path) -> Holder | None:
         if process_start(content["pid"]) == content["started"]:
             return Holder(content["host"], content["pid"], silent)
         # A program whose sweep was killed is told to end, and saves before it does.
-        if child and process_start(child["pid"]) == child["started"]:
+        # One that was gone before it was written down has no `started`.
+        if child.get("started") is not None and process_start(child["pid"]) == child["started"]:
             return Holder(content["host"], child["pid"], silent, ending=True)
         return None
     return Holder(content["host"], content["pid"], silent) if silent < STALE_S else None

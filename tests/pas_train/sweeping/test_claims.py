@@ -81,6 +81,27 @@ def test_holder__program_of_a_dead_sweep_still_ends(tmp_path: Path) -> None:
     assert claims.holder(tmp_path) is None
 
 
+def test_holder__program_that_was_gone_before_it_was_written_down_does_not_end(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # gone, but not forgotten
+        taken = claims.claim(tmp_path)
+        assert taken is not None
+        taken.remember_child(process.pid)
+    write_json(taken.path, {**taken.content, "pid": 1, "started": "0"})
+    assert claims.holder(tmp_path) is None
+
+
+def test_beat__disk_that_is_away_for_a_moment_is_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = claims.claim(tmp_path)
+    assert taken is not None
+
+    def away(*_: object) -> None:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(claims, "_newest", away)
+    assert taken.beat()
+
+
 def test_claim__of_another_machine_is_free_when_it_is_silent(tmp_path: Path) -> None:
     first = claims.claim(tmp_path)
     assert first is not None
