@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -36,7 +37,7 @@ class Interruptions:
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
         self.process: subprocess.Popen[bytes] | None = None
-        self._count = 0
+        self._count = self._sent = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruptions":
@@ -48,12 +49,19 @@ class Interruptions:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def pass_to(self, process: "subprocess.Popen[bytes]") -> None:
+        """Signals go to this process from now on, and one that came while it was being started."""
+        self.process = process
+        if self.asked is not None and not self._sent:
+            process.send_signal(self.asked)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = signal.Signals(number)
         self._count += 1
         process = self.process
         if process is None or process.poll() is not None:
             return
+        self._sent += 1
         if self._count > 2 and number != REQUEUE:
             os.killpg(process.pid, signal.SIGKILL)
         else:
@@ -84,17 +92,18 @@ def work(run: PlannedRun, claim: Claim, interruptions: Interruptions, head: str)
     env = {**{key: value for key, value in os.environ.items() if key not in AGENT}, "PYTHONUNBUFFERED": "1"}
     started, lost = time.monotonic(), False
     with open(run.log, "ab") as log:
-        log.write(f"$ {' '.join(run.line)}\n".encode())
+        log.write(f"$ {shlex.join(run.line)}\n".encode())
         log.flush()
         begin = log.tell()
         process = subprocess.Popen(
             [sys.executable, child.__file__, str(os.getpid()), *run.line], stdin=subprocess.DEVNULL, stdout=log,
             stderr=subprocess.STDOUT, env=env, start_new_session=True,
         )  # fmt: skip
-        interruptions.process = process
+        interruptions.pass_to(process)
         try:
             claim.remember_child(process.pid)
-            lost = _watch(process, run, claim, head, started)
+            # It may have been taken over between the last look and the end.
+            lost = _watch(process, run, claim, head, started) or not claim.beat()
         finally:
             if process.poll() is None:
                 _end(process)

@@ -1,10 +1,19 @@
 """What is read of a program's output."""
 
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from pas_train.sweeping.running import _last, _last_line, _results, duration
+from pas_train.sweeping.running import Interruptions, _last, _last_line, _results, duration
+
+
+def test_interruptions__signal_before_the_process_is_there_reaches_it() -> None:
+    with Interruptions() as interruptions, subprocess.Popen(["sleep", "60"]) as process:
+        signal.raise_signal(signal.SIGTERM)
+        interruptions.pass_to(process)
+        assert process.wait(10) == -signal.SIGTERM
 
 
 def test_results__are_where_the_last_line_of_the_kind_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
