@@ -32,7 +32,7 @@ TOLD_TO_END = (130, 143, -2, -15, 138, -10)
 
 
 def sweep(command: str, args: Sequence[str]) -> None:
-    """The command `sweep`; ends with status 1 where a run failed."""
+    """The command `sweep`; ends with status 1 where a run failed, or was stopped before its end."""
     options = _parse(args)
     _refuse_ranks()
     file = read_sweep_file(find_sweep(options.file))
@@ -231,6 +231,10 @@ def _end(state: SweepFolder, interruptions: Interruptions) -> int:
     if failed:
         numbers = ", ".join(str(entry["number"]) for entry in failed)
         print(f"{'sweep':<12}the same command runs again what failed: {numbers}")
+    stopped = [entry for entry in entries if entry["state"] == "stopped"]
+    if stopped and interruptions.asked is None:  # somebody told these programs alone to end
+        numbers = ", ".join(str(entry["number"]) for entry in stopped)
+        print(f"{'sweep':<12}the same command goes on with what was stopped: {numbers}")
     if interruptions.asked is not None:
         return 128 + interruptions.asked
     if count["running"]:
@@ -238,7 +242,7 @@ def _end(state: SweepFolder, interruptions: Interruptions) -> int:
         print(f"{'sweep':<12}{count['running']} still at work on {', '.join(hosts)}; the last one compares")
     elif any(entry["results"] for entry in entries):
         _compare(state)
-    return 1 if failed else 0
+    return 1 if failed or stopped else 0
 
 
 def _compare(state: SweepFolder) -> None:

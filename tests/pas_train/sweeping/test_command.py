@@ -146,6 +146,23 @@ def test_sweep__run_that_another_took_over_is_ended_here(
     assert claims.process_start(_claim(home, "slow")["child"]["pid"]) is None
 
 
+def test_sweep__end_of_a_run_that_another_took_over_is_not_written(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_sweep(home, ["a"])
+    monkeypatch.setattr(claims.Claim, "beat", lambda self: False)
+    run_sweep("s.yaml")
+    assert "another machine has taken it over" in capsys.readouterr().out and states(home)["a"] == "running"
+
+
+def test_sweep__run_that_was_told_to_end_alone_is_no_success(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_sweep(home, ["a b"])
+    (home / "program.py").write_text("import os; os.kill(os.getpid(), 15)")
+    assert run_sweep("s.yaml") == 1
+    assert "goes on with what was stopped: 1" in capsys.readouterr().out and states(home) == {"a b": "stopped"}
+    assert "program.py '--x=a b'\n" in _log(home, "a b")  # to be copied from the log
+
+
 def test_sweep__changed_file_leaves_earlier_runs_out(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_sweep(home, ["a", "b"])
     run_sweep("s.yaml")
