@@ -4,10 +4,11 @@ run.json is written by the process alone that has claimed the run; runs.json is 
 several machines may do so at any time.
 """
 
+import json
 import os
 import re
-import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -150,8 +151,7 @@ class SweepFolder:
                 )
         for one in others:
             _rename(one / FILE, one / EARLIER)
-        with atomic(self.folder / "sweep.yaml") as temporary:
-            shutil.copyfile(self.sweep.path, temporary)
+        self._place(self.sweep.path.read_text(encoding="utf-8"), "sweep.yaml")
         for run in self.runs:
             _rename(run.folder / EARLIER, run.folder / FILE)
         self.write()
@@ -175,11 +175,16 @@ class SweepFolder:
             "version": VERSION, "name": self.sweep.name, "file": str(self.sweep.path), "method": self.sweep.method,
             "seed": self.seed if self.sweep.method == "random" else None, "runs": entries,
         }  # fmt: skip
-        # Machines may have processes of the same number, by which `atomic` tells writers apart.
-        own = self.folder / f".runs-{claims.hostname()}-{os.getpid()}.json"
-        write_json(own, content)
-        os.replace(own, self.folder / RUNS)
+        self._place(json.dumps(content, indent=1, default=str) + "\n", RUNS)
         return entries
+
+    def _place(self, text: str, name: str) -> None:
+        """Writes a file that other machines may be writing, too."""
+        # They may have processes of the same number, by which `atomic` tells writers apart.
+        own = self.folder / f".{claims.hostname()}-{os.getpid()}-{name}"
+        with atomic(own) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        os.replace(own, self.folder / name)
 
     def _entry(self, run: PlannedRun) -> dict[str, Any]:
         state, holding = self.state(run)
@@ -194,4 +199,5 @@ class SweepFolder:
 
 def _rename(before: Path, after: Path) -> None:
     if before.exists() and not after.exists():
-        before.rename(after)
+        with suppress(FileNotFoundError):  # another machine has done so in this moment
+            before.rename(after)
