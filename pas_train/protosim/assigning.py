@@ -1,6 +1,6 @@
 """The prototype of every token of every image, kept in parts, so that a kill loses little."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +102,12 @@ class Assignments:
 
 @torch.no_grad()
 def assign(
-    module: Any, source: ImageSource, limits: ImageLimits, store: Assignments, workers: int, device: torch.device
-) -> None:
-    """Writes the missing parts that are this rank's; all ranks call it together."""
+    module: Any, source: ImageSource, limits: ImageLimits, store: Assignments, todo: Sequence[int], workers: int,
+    device: torch.device,
+) -> None:  # fmt: skip
+    """Writes the parts of `todo`, the same on all ranks, that are this rank's."""
     rank, ranks = world()
-    todo = store.missing()[rank::ranks]
+    todo = todo[rank::ranks]
     batches, part_of = [], []
     for part in todo:
         stop = min((part + 1) * PART, store.images)

@@ -80,15 +80,16 @@ def compare(
             f"protosim    {len(source):,} images are assigned to {len(module.student.prototypes):,} prototypes",
             flush=True,
         )
-    meet()
-    assign(module, source, LIMITS, store, workers, device)
-    meet()
-    if zero:
+    todo = meet.told(store.missing() if zero else [])  # one look for all: a fast rank's first part would race another
+    meet.together(lambda: assign(module, source, LIMITS, store, todo, workers, device))
+
+    def tell() -> None:
         for line in write_comparison(
             store, source, names, len(module.student.prototypes), module.image_size, folder, settings
         ):
             print(f"protosim    {line}", flush=True)
-    meet()
+
+    meet.together(tell if zero else lambda: None)
     module.train(was_training)
 
 

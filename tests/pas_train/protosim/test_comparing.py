@@ -1,6 +1,7 @@
 """The comparison of two sets by prototypes, from the command to the page."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,13 @@ def test_assign__a_kill_loses_only_the_parts_in_flight(
     model, source = made(), open_both(pictures)
     store = Assignments(tmp_path, len(source), {"model": "a"})
     store.begin()
-    assign(model, source, LIMITS, store, 0, torch.device("cpu"))
+    assign(model, source, LIMITS, store, store.missing(), 0, torch.device("cpu"))
     assert len(list(store)) == 5 and store.missing() == []
     before = [(rows.tolist(), assigned.tolist()) for rows, assigned in store]
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("part-*")}
     store.path(3).unlink()
     store.begin()
-    assign(model, source, LIMITS, store, 0, torch.device("cpu"))
+    assign(model, source, LIMITS, store, store.missing(), 0, torch.device("cpu"))
     assert [(rows.tolist(), assigned.tolist()) for rows, assigned in store] == before
     again = {path for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp}
     assert again == {store.path(3)}
@@ -100,13 +101,31 @@ def test_assign__two_ranks_share_the_parts(
     model, source = made(), open_both(pictures)
     compare(model, source, ["plain", "checked"], tmp_path / "one", 0, torch.device("cpu"))
 
+    look = Assignments.missing
+
     def work(rank: int) -> None:
         torch.distributed.init_process_group("gloo")
+        # A slow rank, which comes when the other has written some parts.
+        monkeypatch.setattr(Assignments, "missing", lambda store: (time.sleep(rank), look(store))[1])
         compare(model, source, ["plain", "checked"], tmp_path / "two", 0, torch.device("cpu"))
 
     two_ranks(work)
     files = [(tmp_path / name / "protosim.json").read_text() for name in ("one", "two")]
     assert files[0] == files[1]
+
+
+def test_compare__what_fails_on_one_rank_ends_the_other(pictures: list[str], tmp_path: Path, two_ranks: Any) -> None:
+    broken = save_set(tmp_path / "broken", 2, 0)
+    for path in broken.iterdir():
+        path.write_bytes(b"no image")
+    model, source = made(), open_both([str(broken), pictures[1]])
+
+    def work(rank: int) -> None:
+        torch.distributed.init_process_group("gloo")
+        with pytest.raises(ValueError, match="no image of broken can be read"):
+            compare(model, source, ["broken", "checked"], tmp_path, 0, torch.device("cpu"))
+
+    two_ranks(work)
 
 
 def test_compare__unreadable_images_are_counted_and_left_out(
