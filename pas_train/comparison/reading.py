@@ -29,6 +29,7 @@ BESIDE = (
     "prefetch_factor",
     "photometry",
     "compile",
+    "channels_last",
 )
 SHOWN = 6  # of a list of files in a message
 
@@ -60,6 +61,12 @@ class Result:
     def recipe(self) -> dict[str, Any] | None:
         """All settings by which a training learns, flat: {"model.temperature": 0.2}; without seeds and images."""
         return None if self.config is None else recipe_of(self.config)
+
+    @cached_property
+    def arguments(self) -> set[str]:
+        """Names of all settings of model and data that the program knew: {"model.temperature"}."""
+        known = self.config or {}
+        return {f"{part}.{name}" for part in ("model", "data") for name in _arguments(known.get(part))}
 
     @cached_property
     def seeds(self) -> tuple[Any, ...]:

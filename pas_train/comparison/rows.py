@@ -22,7 +22,8 @@ MANY = 3  # settings that a label or a note names
 class Draw:
     """One judged backbone: of a row, the one of one seed.
 
-    key: its name in `evaluation`. figures: data set -> name -> figures; sources: where each of them was read.
+    key: its name in `evaluation`. figures: data set -> name -> figures; sources: where each of them was read. unknown:
+    settings that some other trainings of the method know, and some do not, as they are of another version.
     """
 
     key: str
@@ -32,6 +33,7 @@ class Draw:
     result: Result
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     sources: dict[tuple[str, str], Result] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()
 
     def results_on(self, data_set: str) -> list[Result]:
         """The results that hold its figures on a data set, each once."""
@@ -46,6 +48,14 @@ class Draw:
     def training(self) -> dict[str, Any]:
         """The entry `training`, of what was trained here."""
         return self.result.training if self.kind == "trained" else {}
+
+    @cached_property
+    def recipe(self) -> dict[str, Any] | None:
+        """The settings by which it was trained, as far as all trainings of the method know them."""
+        every = self.result.recipe
+        if every is None or not self.unknown:
+            return every
+        return {key: value for key, value in every.items() if ".".join(key.split(".")[:2]) not in self.unknown}
 
 
 @dataclass
@@ -151,8 +161,9 @@ def draws_of(results: Iterable[Result]) -> list[Draw]:
 
 def rows_of(draws: Iterable[Draw]) -> tuple[list[Row], list[str]]:
     """Rows in the order of a table, and notes for the reader."""
+    draws = list(draws)
     groups: dict[str, dict[Any, Draw]] = {}
-    notes = []
+    notes = _pass_over_unknown(draws)
     for draw in draws:
         seeds = groups.setdefault(json.dumps(_group(draw), sort_keys=True, default=str), {})
         seed = _seed(draw)
@@ -167,15 +178,37 @@ def rows_of(draws: Iterable[Draw]) -> tuple[list[Row], list[str]]:
     return rows, notes + _unequal_recipes(rows)
 
 
+def _pass_over_unknown(draws: Iterable[Draw]) -> list[str]:
+    """A setting that came or went with a version of the program parts no seeds of one row; a note for the reader."""
+    methods: dict[str, list[Draw]] = {}
+    for draw in draws:
+        if draw.result.recipe is not None:
+            methods.setdefault(str(draw.result.training.get("method")), []).append(draw)
+    notes = []
+    for members in methods.values():
+        known = {id(draw.result): draw.result.arguments for draw in members}.values()
+        unknown = frozenset(set.union(*known) - set.intersection(*known))
+        for draw in members:
+            draw.unknown = unknown
+        own = [draw for draw in members if draw.kind == "trained"]
+        told = sorted(name for name in unknown if any(f"{key}.".startswith(f"{name}.") for d in own
+                                                      for key in d.result.recipe or {}))  # fmt: skip
+        if told and own:
+            notes.append(f"{', '.join(told)}: not known to every version of the program that trained here; taken as "
+                         "the same for all.")  # fmt: skip
+    return notes
+
+
 def _ordered(seeds: dict[Any, Draw]) -> list[Draw]:
     return [draw for _, draw in sorted(seeds.items(), key=lambda item: str(item[0]))]
 
 
 def _group(draw: Draw) -> list[Any]:
     """What draws of one row have in common."""
-    recipe = draw.result.recipe or {}
+    recipe = draw.recipe or {}
     if draw.kind == "untrained":  # other seeds are other draws of the same
-        return ["untrained", draw.architecture, _own(recipe, "model.backbone")]
+        stem = bool(recipe.get("model.small_images"))
+        return ["untrained", draw.architecture, _own(recipe, "model.backbone"), stem]
     if draw.kind != "trained":
         return [draw.kind, draw.title, _identity(draw)]
     training, data = draw.training, draw.data
@@ -183,7 +216,7 @@ def _group(draw: Draw) -> list[Any]:
     # The identity of a folder is its path, which may differ between machines.
     images = [identity if DIGEST.fullmatch(identity) else None, data.get("name"), data.get("images")]
     known = [training.get(key) for key in ("method", "backbone", "epochs", "steps", "batch_size", "image_size")]
-    return ["trained", images, known, draw.result.recipe]
+    return ["trained", images, known, draw.recipe]
 
 
 def _own(recipe: dict[str, Any], before: str) -> dict[str, Any]:
@@ -236,7 +269,7 @@ def _differences(group: Sequence[Row]) -> list[list[str]]:
     training = ("image_size", "batch_size", "steps")
     told = [{f"{key}": row.first.training.get(key) for key in training} for row in group]
     for one, row in zip(told, group, strict=True):
-        one |= {key.rsplit(".", 1)[-1]: value for key, value in (row.first.result.recipe or {}).items()}
+        one |= {key.rsplit(".", 1)[-1]: value for key, value in (row.first.recipe or {}).items()}
     keys = [key for key in dict.fromkeys(k for one in told for k in one) if len({str(o.get(key)) for o in told}) > 1]
     words = [[f"{key.replace('_', ' ')} {_short(one.get(key))}" for key in keys[:MANY]] for one in told]
     if keys and _distinct(words):
@@ -257,10 +290,10 @@ def _unequal_recipes(rows: Sequence[Row]) -> list[str]:
     """What trainings differ in beside their images, among those of one method and backbone."""
     notes, groups = [], dict[tuple[str, str], list[Row]]()
     for row in rows:
-        if row.kind == "trained" and row.first.result.recipe is not None:
+        if row.kind == "trained" and row.first.recipe is not None:
             groups.setdefault((row.method, row.backbone), []).append(row)
     for (method, backbone), group in groups.items():
-        recipes = [row.first.result.recipe or {} for row in group]
+        recipes = [row.first.recipe or {} for row in group]
         told = []
         for key in dict.fromkeys(key for recipe in recipes for key in recipe):
             values: dict[str, list[str]] = {}

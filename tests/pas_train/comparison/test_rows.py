@@ -45,6 +45,27 @@ def test_rows__what_differs_beside_the_images_is_told(tmp_path: Path) -> None:
     assert "model.temperature (0.2 for curated; 0.1 for pool)" in note
 
 
+def test_rows__setting_of_another_version_parts_no_seeds(tmp_path: Path) -> None:
+    for seed in range(2):
+        place = write(tmp_path, result(seed=seed))
+    config = (place / "config.yaml").read_text()
+    (place / "config.yaml").write_text(config.replace("    backbone:", "    new: {a: 1}\n    backbone:"))
+    rows, notes = rows_in(tmp_path)
+    assert [(row.label, len(row.draws)) for row in trained(rows)] == [("food", 2)]
+    assert notes == [
+        "model.new: not known to every version of the program that trained here; taken as the same for all."
+    ]
+
+
+def test_rows__untrained_of_another_stem_is_another_row(tmp_path: Path) -> None:
+    for name, stem in (("pool", "true"), ("curated", "false")):
+        place = write(tmp_path, result(name, int(stem == "true")))
+        text = (place / "config.yaml").read_text()
+        (place / "config.yaml").write_text(text.replace("    backbone:", f"    small_images: {stem}\n    backbone:"))
+    rows, _ = rows_in(tmp_path)
+    assert [len(row.draws) for row in rows if row.kind == "untrained"] == [1, 1]
+
+
 def test_rows__without_settings_two_runs_of_one_seed_are_told_apart_by_name(tmp_path: Path) -> None:
     runs = [result(temperature=temperature) for temperature in (0.1, 0.2)]
     for run in runs:
