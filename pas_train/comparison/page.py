@@ -94,7 +94,7 @@ def _table(table: Table, place: int, colours: dict[str, str], digits: int) -> di
         "groups": [(name, sum(column.data_set == name for column in table.columns)) for name in groups],
         "levels": [column.title for column in table.columns] if table.levels else [],
         "legend": " ".join(formats.legend([table], "Bold", "underlined")),
-        "unclear": any(not cell.clear for _, line in table.rows for cell in line if cell is not None),
+        "unclear": any(c is not None and c.clear is False for _, line in table.rows for c in line),
         "footnotes": formats.footnotes([table]),
     }  # fmt: skip
 
@@ -103,12 +103,12 @@ def _cell(cell: Cell | None, column: Column, digits: int, mark: str) -> dict[str
     if cell is None:
         return None
     digits = digits_of(column, digits)
-    sign = 0 if cell.difference is None or not cell.clear else 1 if cell.difference > 0 else -1
+    sign = 1 if cell.difference and cell.difference > 0 else -1 if cell.difference else 0
     return {
         "value": formats.number(cell.value, digits), "rank": cell.rank, "mark": "" if mark else cell.mark,
         "half": None if cell.half is None else formats.number(cell.half, digits),
         "difference": None if cell.difference is None else formats.signed(cell.difference, digits),
-        "sign": ("unclear", "ahead", "behind")[sign],
+        "sign": "unclear" if cell.clear is False else ("", "ahead", "behind")[sign],
         "tooltip": _tooltip(cell, digits),
     }  # fmt: skip
 

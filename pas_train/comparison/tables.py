@@ -33,7 +33,8 @@ class Cell:
     """One figure of a row. Accuracies in percent.
 
     low, high: its 95 % interval, over `over`; values: of each seed. difference: to the baseline, in points; clear:
-    whether that is more than both intervals allow. rank: 1 best, 2 second, 0 neither. why: why it is marked.
+    whether that is more than both intervals allow, None where one of them is not known. rank: 1 best, 2 second,
+    0 neither. why: why it is marked.
     """
 
     value: float
@@ -42,7 +43,7 @@ class Cell:
     high: float | None = None
     over: str = ""
     difference: float | None = None
-    clear: bool = True
+    clear: bool | None = None
     rank: int = 0
     mark: str = ""
     why: str = ""
@@ -300,10 +301,10 @@ def _differ(told: Sequence[tuple[Row, list[Cell | None]]], place: int, based: Se
         cell = line[place]
         base = _nearest(row, bases)
         if cell is not None and base is not None and not any(row is one for one, _ in bases):
-            halves = [one.half for one in (cell, base)]
             difference = cell.value - base.value
-            joint = math.hypot(*(half for half in halves if half is not None))
-            _replace(line, place, difference=difference, clear=abs(difference) > joint)
+            known = cell.half is not None and base.half is not None
+            clear = abs(difference) > math.hypot(cell.half or 0, base.half or 0) if known else None
+            _replace(line, place, difference=difference, clear=clear)
 
 
 def _nearest(row: Row, bases: Sequence[tuple[Row, Cell | None]]) -> Cell | None:

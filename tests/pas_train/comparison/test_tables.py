@@ -89,6 +89,12 @@ def test_difference__within_both_intervals_is_not_clear(tmp_path: Path) -> None:
     assert not cell(table, "b").clear and cell(table, "c").clear
 
 
+def test_difference__is_not_clear_without_intervals(tmp_path: Path) -> None:
+    contents = [result(name, 0, top1, names=("logme",)) for name, top1 in (("a", 0.4), ("b", 0.8))]
+    found = cell(tables(tmp_path, *contents, baseline="a")["Transferability"], "b")
+    assert found.difference is not None and found.clear is None
+
+
 def test_baseline__unknown_name_is_told_with_a_close_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--baseline imagenet1k is none of the rows; did you mean imagenet-1k"):
         tables(tmp_path, result("imagenet-1k"), baseline="imagenet1k")
