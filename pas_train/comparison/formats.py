@@ -289,7 +289,7 @@ def _in_latex(cell: Cell | None, column: Column, digits: int, mark: str) -> str:
 TEX = {
     "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
     "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", MINUS: "$-$", "†": "$^\\dagger$",
-    "‡": "$^\\ddagger$", "–": "--", "·": "$\\cdot$", "…": "\\dots{}", "<": "$<$", ">": "$>$",
+    "[": "{[}", "‡": "$^\\ddagger$", "–": "--", "·": "$\\cdot$", "…": "\\dots{}", "<": "$<$", ">": "$>$",
 }  # fmt: skip
 
 
@@ -332,7 +332,7 @@ def _record(table: Table, row: Row, column: Column, cell: Cell) -> dict[str, Any
         "value": cell.value, "low": cell.low, "high": cell.high, "interval_over": cell.over,
         "seeds": len(cell.values), "values": ";".join(f"{value:.10g}" for value in cell.values),
         "difference": cell.difference, "baseline": table.baseline if compared else None,
-        "beyond_intervals": str(cell.clear).lower() if compared else None, "rank": cell.rank or None,
+        "beyond_intervals": None if cell.clear is None else str(cell.clear).lower(), "rank": cell.rank or None,
         "screened": str(not cell.mark).lower(), "runs": ";".join(draw.result.run for draw in row.draws),
     }  # fmt: skip
     return {key: f"{value:.10g}" if isinstance(value, float) else value for key, value in record.items()}
