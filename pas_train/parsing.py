@@ -161,8 +161,52 @@ def _known(parser: Any) -> list[str]:
     return sorted(names - {"self"})
 
 
+# Sections of a yaml whose keys are the fields of a dataclass.
+SECTIONS = {"curation": ("curation.pipeline", "Curation"), "tracking": ("pas_train.fitting", "Tracking"),
+            "evaluation": ("pas_train.evaluation.evaluation", "Evaluation")}  # fmt: skip
+
+
+def _unknown_section() -> str | None:
+    """A key of the yamls that holds no keys of its own and that its section has not: jsonargparse passes over it."""
+    kinds = {
+        name: getattr(sys.modules[module], kind) for name, (module, kind) in SECTIONS.items() if module in sys.modules
+    }
+    for file in _config_files():
+        with suppress(yaml.YAMLError, OSError, UnicodeDecodeError):
+            content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+            for name, kind in kinds.items() if isinstance(content, dict) else ():
+                found = _unknown_field(content.get(name), kind)
+                if found is not None:
+                    return f"{name}.{found}"
+    return None
+
+
+def _unknown_field(value: Any, kind: Any) -> str | None:
+    if not isinstance(value, dict):
+        return None
+    hints = get_type_hints(kind)
+    for key, inner in value.items():
+        if key not in {field.name for field in dataclasses.fields(kind)}:
+            if inner == {} and "." not in str(key):
+                return str(key)
+            continue
+        below = [one for one in (hints[key], *get_args(hints[key])) if dataclasses.is_dataclass(one)]
+        found = _unknown_field(inner, below[0]) if len(below) == 1 else None
+        if found is not None:
+            return f"{key}.{found}"
+    return None
+
+
 class ShortErrors:
     """Mixin for a jsonargparse parser."""
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """The arguments; also a mistyped section that is empty, as in `evaluation: {few_shot: {}}`, is an error."""
+        parsed = super().parse_args(*args, **kwargs)  # type: ignore[misc]
+        unknown = _unknown_section()
+        if unknown is not None:
+            self.error(f"Key '{unknown}' is not expected")
+        return parsed
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Prints the paragraph and ends with status 2."""

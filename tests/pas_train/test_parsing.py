@@ -137,3 +137,21 @@ def test_accept_sections__imports_no_class_that_a_section_names(tmp_path: Path) 
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.yaml")], check=False)
     assert done.returncode == 0
+
+
+def test_parse_args__names_an_unknown_section_that_is_empty(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], typed
+) -> None:
+    import pas_train.evaluation.evaluation  # noqa: F401
+
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text("evaluation: {fewshot: {}, knn: {weighted: []}}\n")
+    bad.write_text("evaluation: {few_shot: {}}\n")
+    parser = section_parser("a command")
+    accept_sections(parser, "evaluation")
+    typed("--config", good)
+    assert parser.parse_args(["--config", str(good)]).evaluation["fewshot"] == {}
+    typed("--config", bad)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--config", str(bad)])
+    assert "unknown key evaluation.few_shot in" in capsys.readouterr().err
