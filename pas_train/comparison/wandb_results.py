@@ -30,7 +30,12 @@ def read_project(address: str) -> list[Result]:
         text = run.summary_metrics.get(SUMMARY)
         if isinstance(text, str):
             place = f"wandb:{path}/{run.id}"
-            found.append(Result(place, checked(json.loads(text), place), _seconds(run), dict(run.config)))
+            try:
+                content = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{place}: its results are damaged ({error}); leave it out, or send them again "
+                                 "(`fit` with the same settings)") from error  # fmt: skip
+            found.append(Result(place, checked(content, place), _seconds(run), dict(run.config)))
     if not found:
         told = f"none of its {runs} runs has results" if runs else "it has no such run"
         raise FileNotFoundError(

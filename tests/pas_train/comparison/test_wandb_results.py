@@ -19,6 +19,8 @@ EMPTY = {"jobType": None, "commit": None, "readOnly": False, "description": None
 class Answers(Handler):
     """As much of the server's language as listing the runs of a project needs."""
 
+    text = staticmethod(json.dumps)  # of a run's results
+
     def do_POST(self) -> None:
         asked = (
             json.loads(self.rfile.read(int(self.headers["Content-Length"])) or "{}") if "graphql" in self.path else {}
@@ -38,7 +40,7 @@ class Answers(Handler):
 
     def page(self, place: int) -> dict:
         """One run a page; the last one has no results yet."""
-        summary = {"results": json.dumps(result(seed=place))} if place < 2 else {"train/loss": 1.0}
+        summary = {"results": self.text(result(seed=place))} if place < 2 else {"train/loss": 1.0}
         node = EMPTY | {
             "id": str(place), "projectId": "1", "name": f"run{place}", "displayName": f"run{place}",
             "state": "finished", "createdAt": f"2026-01-0{place + 1}T00:00:00Z",
@@ -52,19 +54,33 @@ class Answers(Handler):
         }
 
 
+class DamagedAnswers(Answers):
+    text = staticmethod(lambda content: json.dumps(content)[:100])
+
+
+def read_from(server: LocalServer, home: Path) -> "subprocess.CompletedProcess[str]":
+    """Reads a project in a process of its own."""
+    server.filters = []  # type: ignore[attr-defined]
+    code = (
+        "from pas_train.comparison.wandb_results import read_project\n"
+        "for r in read_project('me/pas?group=food&tag=final'): print(r.place, r.run, r.modified, r.recipe)"
+    )
+    environment = {**os.environ, "WANDB_BASE_URL": f"http://127.0.0.1:{server.port}", "WANDB_API_KEY": "k" * 40,
+                   "HOME": str(home)}  # fmt: skip
+    environment.pop("WANDB_MODE", None)
+    line = [sys.executable, "-c", code]
+    return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_read_project__damaged_results_are_named(tmp_path: Path) -> None:
+    with LocalServer(DamagedAnswers) as server:
+        done = read_from(server, tmp_path)
+    assert "ValueError: wandb:me/pas/run0: its results are damaged" in done.stderr
+
+
 def test_read_project__one_question_a_page_reads_all_results(tmp_path: Path) -> None:
     with LocalServer(Answers) as server:
-        server.filters = []
-        code = (
-            "from pas_train.comparison.wandb_results import read_project\n"
-            "for r in read_project('me/pas?group=food&tag=final'): print(r.place, r.run, r.modified, r.recipe)"
-        )
-        environment = {**os.environ, "WANDB_BASE_URL": f"http://127.0.0.1:{server.port}", "WANDB_API_KEY": "k" * 40,
-                       "HOME": str(tmp_path)}  # fmt: skip
-        environment.pop("WANDB_MODE", None)
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
-        )
+        done = read_from(server, tmp_path)
     assert done.returncode == 0, done.stderr
     told = [f"wandb:me/pas/run{seed} {result(seed=seed)['run']}" for seed in range(2)]
     assert [line[: len(start)] for line, start in zip(done.stdout.splitlines(), told, strict=True)] == told
