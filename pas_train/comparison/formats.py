@@ -37,8 +37,8 @@ def short_number(value: float | None) -> str:
 
 
 def number(value: float, digits: int) -> str:
-    """A figure."""
-    return f"{value:.{digits}f}"
+    """A figure, with a true minus sign."""
+    return f"{value:z.{digits}f}".replace("-", MINUS)
 
 
 def signed(value: float, digits: int) -> str:

@@ -63,6 +63,7 @@ def test_latex__every_line_has_the_columns_of_its_table(tables: list[Table]) -> 
 
 
 def test_tex__what_it_would_take_for_commands_is_escaped() -> None:
+    assert formats.tex(formats.number(-0.15, 2)) == "$-$0.15" and formats.number(-0.001, 2) == "0.00"
     assert formats.tex("[a]") == "{[}a]"  # after the end of a line it would be its argument
     assert formats.tex("50 % of a_b & c±1†") == "50 \\% of a\\_b \\& c$\\pm$1$^\\dagger$"
 
