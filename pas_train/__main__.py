@@ -28,6 +28,7 @@ def usage() -> str:
     """The text of --help."""
     lines = [
         "usage: python -m pas_train COMMAND --config FILE [--KEY VALUE ...]",
+        "       python -m pas_train sweep FILE, compare RUN ..., analyse NAME=SOURCE ...",
         "",
         "Precision at Scale: a curated image data set from a pool of images, and a backbone pretrained on it.",
         "",

@@ -16,6 +16,7 @@ def test_main__help_names_every_command(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"  {name}" in text for name in COMMANDS)
+    assert "sweep FILE, compare RUN ..., analyse NAME=SOURCE ..." in text  # these take no --config
 
 
 def test_main__no_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
