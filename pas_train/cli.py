@@ -18,7 +18,7 @@ from pas_train import curated, predicting
 from pas_train.checkpointing import Checkpoints
 from pas_train.checkpoints import check_weights, load_weights, read_checkpoint
 from pas_train.errors import plainly
-from pas_train.evaluating import check_baselines_of, evaluate_checkpoint
+from pas_train.evaluating import check_backbones, evaluate_checkpoint
 from pas_train.evaluation.evaluation import Evaluation
 from pas_train.evaluation.screening import origin_of_training, screen, screen_before
 from pas_train.fitting import Tracking, train
@@ -96,7 +96,7 @@ class PasCLI(LightningCLI):
         evaluation: Evaluation = built["evaluation"]
         curation = built.get("curation")
         evaluation.check(self.workspace, made=curation is not None and curation.scenes is not None)
-        check_baselines_of(self, model)
+        check_backbones(self, model)
         if ckpt_path is None:
             check_start(model, self.workspace)
         self._place(datamodule)

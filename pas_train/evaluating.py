@@ -71,7 +71,7 @@ def evaluate_checkpoint(cli: "PasCLI", model: LightningModule, ckpt_path: str | 
             "and label"
         )
     evaluation.check(cli.workspace)
-    check_baselines_of(cli, model)
+    check_backbones(cli, model)
     path = Path(str(ckpt_path))
     origin = origin_of_checkpoint(checkpoint, path)
     screening = screen(evaluation, cli.workspace, origin)
@@ -137,11 +137,25 @@ def _candidates(
             yield load_baseline(baseline, judging.side)
 
 
-def check_baselines_of(cli: "PasCLI", model: Any) -> None:
-    """Raises for a baseline that cannot be judged, before anything long is begun."""
-    evaluation = cli.config_init[cli.subcommand]["evaluation"]
+def check_backbones(cli: "PasCLI", model: Any) -> None:
+    """Raises for a backbone that cannot be judged, the model's or a baseline, before anything long is begun."""
+    evaluation, size = cli.config_init[cli.subcommand]["evaluation"], _image_size(cli, model)
     if evaluation.datasets:
-        check_baselines(evaluation.baselines, evaluation.image_size or _image_size(cli, model))
+        if evaluation.image_size not in (None, size) and hasattr(model, "backbone"):
+            _check_size(backbone_of(model), evaluation.image_size, size)
+        check_baselines(evaluation.baselines, evaluation.image_size or size)
+
+
+def _check_size(backbone: nn.Module, size: int, trained: int) -> None:
+    """trained: the size that the backbone is made for."""
+    try:
+        with torch.inference_mode():
+            copy.deepcopy(backbone).eval()(torch.zeros(1, 3, size, size))
+    except Exception as error:  # what it raises depends on the architecture
+        raise ValueError(
+            f"evaluation.image_size is {size}, but the model's backbone cannot take such images "
+            f"({str(error).splitlines()[0]}); leave it at null, which takes the model's own {trained}"
+        ) from error
 
 
 def _image_size(cli: "PasCLI", model: Any) -> int:

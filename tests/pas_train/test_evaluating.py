@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pas_train.results import read_results
-from tests.pas_train.small_project import last, pas, run_of
+from tests.pas_train.small_project import last, pas, refused, run_of
 
 STEPS, BATCH = 10, 8  # two epochs of 40 kept images
 
@@ -58,6 +58,18 @@ def test_evaluate__two_ranks_find_what_one_finds(home: Path, fitted: Path, tmp_p
     for part in ("run", "data", "training", "backbones", "protocols", "evaluation"):
         assert found[part] == expected[part], part
     assert list(tmp_path.glob("*/features.npy"))  # both extracted them anew
+
+
+def test_image_size__that_the_backbone_cannot_take_is_told_at_once(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vit = {"backbone": "vit_tiny_patch16_224", "backbone_options": "{embed_dim: 16, depth: 1, num_heads: 2}"}
+    model = [text for name, value in vit.items() for text in (f"--model.{name}", value)]
+    said = refused(
+        capsys, "fit", home, tmp_path, *model, "--model.small_images", "false", "--evaluation.image_size", 60
+    )
+    assert "evaluation.image_size is 60, but the model's backbone cannot take such images (Input height (60)" in said
+    assert "leave it at null, which takes the model's own 32" in said and not list(tmp_path.iterdir())
 
 
 def test_evaluate__a_baseline_without_weights_is_told_at_once(
