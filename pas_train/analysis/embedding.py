@@ -76,7 +76,7 @@ def choose(text: str | None, sets: Sequence[ImageSet], image_size: int, device: 
     try:
         candidate = load_baseline(text, image_size)
     except (ValueError, FileNotFoundError) as error:
-        told = str(error).replace("evaluation.baselines: ", f"{KEY} ").replace("evaluation.image_size", "--image_size")
+        told = str(error).replace("evaluation.baselines: ", f"{KEY} ").replace("evaluation.image_size", "--image-size")
         raise type(error)(told) from error
     assert candidate.backbone is not None
     return _backbone(
