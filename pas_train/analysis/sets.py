@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from datamodules.datasets.names import is_named
+from datamodules.datasets.names import parse_name, told_as, with_option
+from datamodules.datasets.registry import known_set
 from datamodules.image_source import ImageSource
 from datamodules.labelled import read_labelled
 from datamodules.sources import open_source
@@ -68,19 +69,26 @@ def _named(text: str) -> tuple[str | None, str]:
 
 def read_set(name: str, source: str) -> ImageSet:
     """One data set, with labels or concepts where it has them."""
-    path = Path(source)
+    path, written = Path(source), parse_name(source, KEY)
     if path.suffix == ".parquet":
         return _curated(name, path)
-    if is_named(source) or path.suffix == ".csv" or _has_class_folders(path):
+    if written.known and "split" not in written.options:
+        source = with_option(source, "split", known_set(written.kind).train)
+    why = ""
+    if written.kind or path.suffix == ".csv" or _has_class_folders(path):
         try:
             labelled = read_labelled(source, KEY)
-        except ValueError:
-            if not is_named(source):
+        except ValueError as error:
+            if not written.kind:
                 raise
+            why = str(error)
         else:
             synthetic = labelled.source.synthetic()
             return ImageSet(name, source, labelled.source, "classes", labelled.classes, labelled.labels, synthetic)
-    images = open_source(source)
+    with told_as(KEY):
+        images = open_source(source)
+    if why:
+        print(f"{'set':<12}{name}: its classes are left out ({why})", flush=True)
     return ImageSet(name, source, images, "", [], np.full(len(images), NONE), images.synthetic())
 
 

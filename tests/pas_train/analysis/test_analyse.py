@@ -68,7 +68,7 @@ def test_analyse__stored_embeddings_need_no_image(tmp_path: Path, sets: Path) ->
         image.unlink()
     assert main(["analyse", str(manifest), "--out", str(tmp_path / "out")]) == 0
     result = json.loads((tmp_path / "out" / "analysis.json").read_text())
-    assert result["images_map"]["points"] == {"food full": 11}
+    assert result["images_map"]["points"] == {"food": 11}
     assert result["left_out"] == ["map of texts: 3 points make none"]
     figures = result["sets"][0]["balance"]
     assert figures["all"]["coverage"] == pytest.approx(2 / 3) and figures["synthetic"]["present"] == 2
@@ -91,7 +91,7 @@ def test_choose__says_what_is_missing(tmp_path: Path, sets: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere.ckpt does not exist"):
         choose("nowhere.ckpt", plain, 32, device)
     both = [str(save_workspace(tmp_path / name, model=name)[0]) for name in ("one", "two")]
-    with pytest.raises(ValueError, match="one full and two full were embedded by different models"):
+    with pytest.raises(ValueError, match="one and two were embedded by different models"):
         choose(None, read_sets(both), 32, device)
 
 

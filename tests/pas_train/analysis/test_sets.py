@@ -8,6 +8,7 @@ import pytest
 from pas_train import curated
 from pas_train.analysis.naming import short_names
 from pas_train.analysis.sets import NONE, draw_rows, read_sets
+from tests.datamodules.datasets.small_trees import save_food_101, save_foodseg103
 from tests.pas_train.analysis.curated_set import save_workspace
 from tests.pas_train.planted import save_set
 
@@ -15,7 +16,7 @@ from tests.pas_train.planted import save_set
 def test_read_sets__a_curated_set_has_concepts_and_sources(tmp_path: Path) -> None:
     manifest, _ = save_workspace(tmp_path / "food")
     (found,) = read_sets([str(manifest)])
-    assert (found.name, found.kind, len(found)) == ("food full", "concepts", 11)
+    assert (found.name, found.kind, len(found)) == ("food", "concepts", 11)
     assert found.classes == ["apple pie", "bread", "curry"] and found.workspace == tmp_path / "food"
     assert found.synthetic.tolist() == [False, True, True] + [False] * 8
     assert found.labels.tolist() == [0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0]
@@ -30,6 +31,16 @@ def test_read_sets__class_folders_are_classes_and_loose_images_are_none(tmp_path
     assert (second.name, second.kind, second.labels.tolist()) == ("loose", "", [NONE] * 3)
 
 
+def test_read_sets__known_sets_have_classes_or_say_why_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_food_101(tmp_path)
+    save_foodseg103(tmp_path)
+    given = [f"{kind}:{tmp_path}?partial=true" for kind in ("food-101", "foodseg103")]
+    food, masks = read_sets(given)
+    assert (food.name, food.kind, food.source) == ("food-101", "classes", f"{given[0]}&split=train")
+    assert (masks.kind, len(masks.labels)) == ("", len(masks.images))
+    assert "foodseg103: its classes are left out (analyse: foodseg103:" in capsys.readouterr().out
+
+
 def test_read_sets__equal_names_are_refused(tmp_path: Path) -> None:
     save_set(tmp_path / "a", 2, 0)
     with pytest.raises(ValueError, match="two sets are called mine"):
@@ -39,8 +50,8 @@ def test_read_sets__equal_names_are_refused(tmp_path: Path) -> None:
 
 
 def test_short_names__are_told_apart() -> None:
-    sources = ["runs/food/dataset/mini/manifest.parquet", "torchvision:Food101?root=DIR&split=train", "a/x", "b/x"]
-    assert short_names(sources) == ["food mini", "Food101", "x (3)", "x (4)"]
+    sources = ["runs/food/dataset/mini/manifest.parquet", "food-101:data/food?split=train", "a/x", "b/x"]
+    assert short_names(sources) == ["food mini", "food-101", "x (3)", "x (4)"]
 
 
 def test_draw_rows__all_or_a_seeded_part(tmp_path: Path) -> None:
