@@ -40,9 +40,7 @@ def colours_of(rows: Iterable[Row]) -> dict[str, str]:
 
 def recipe_titles(rows: Sequence[Row]) -> Part:
     """What tells the recipes of some rows apart, which then have panels of their own; nothing where it is one."""
-    parts: tuple[Part, ...] = (
-        lambda row: row.backbone, lambda row: row.method, lambda row: f"{short_number(row.epochs)} epochs"
-    )  # fmt: skip
+    parts = _parts(rows)
     for known in (parts, parts[:2]):
         telling = [part for part in known if len({part(row) for row in rows}) > 1]
         recipes = {tuple(part(row) for part in telling) for row in rows}
@@ -53,11 +51,20 @@ def recipe_titles(rows: Sequence[Row]) -> Part:
 
 def names_of(rows: Sequence[Row]) -> dict[int, str]:
     """Short names of the rows of one panel, by id; with what they are trained by only where that differs."""
-    parts: tuple[Part, ...] = (
-        lambda row: row.backbone, lambda row: row.method, lambda row: f"{short_number(row.epochs)} epochs"
-    )  # fmt: skip
-    telling = [part for part in parts if len({part(row) for row in rows}) > 1]
+    telling = [part for part in _parts(rows) if len({part(row) for row in rows}) > 1]
     return {id(row): ", ".join([_cut(row.label), *(part(row) for part in telling)]) for row in rows}
+
+
+def _parts(rows: Sequence[Row]) -> list[Part]:
+    """Backbone, method, and the epochs where some set was trained for several.
+
+    Else these follow from the sizes of the sets, as where all are trained for as many steps.
+    """
+    parts: list[Part] = [lambda row: row.backbone, lambda row: row.method]
+    recipes = {(row.name, row.images, row.backbone, row.method) for row in rows}
+    if len({(row.name, row.images, row.backbone, row.method, row.epochs) for row in rows}) > len(recipes):
+        parts.append(lambda row: f"{short_number(row.epochs)} epochs")
+    return parts
 
 
 def _cut(text: str) -> str:

@@ -7,6 +7,7 @@ from PIL import Image
 
 from pas_train.comparison.bubbles import accuracy_over_size
 from pas_train.comparison.curves import curve_of, knn_over_images
+from pas_train.comparison.drawing import names_of, recipe_titles
 from pas_train.comparison.reading import read_all
 from pas_train.comparison.rows import Row, draws_of, rows_of
 from pas_train.comparison.tables import Table, tables_of
@@ -57,3 +58,17 @@ def test_curve__is_the_mean_and_range_of_what_all_seeds_have_seen() -> None:
     assert curve is not None
     assert curve == pytest.approx(np.array([[0, 10, 0, 20], [10, 50, 40, 60]]))
     assert curve_of([[], []]) is None
+
+
+def test_recipe_titles__epochs_part_panels_only_where_a_set_was_trained_for_several(tmp_path: Path) -> None:
+    def rows(*made: tuple[str, int, int]) -> list[Row]:
+        folder = tmp_path / str(made)
+        for name, images, epochs in made:
+            write(folder / name, result(name, images=images, epochs=epochs, baselines=False))
+        return rows_of(draws_of(read_all([str(folder)])))[0]
+
+    equal_steps = rows(("pool", 1_500, 8), ("curated", 1_000, 12))
+    assert {recipe_titles(equal_steps)(row) for row in equal_steps} == {""}
+    assert sorted(names_of(equal_steps).values()) == ["curated", "pool"]
+    longer = rows(("pool", 1_500, 8), ("pool", 1_500, 80), ("curated", 1_000, 8))
+    assert sorted({recipe_titles(longer)(row) for row in longer}) == ["8 epochs", "80 epochs"]
