@@ -3,7 +3,7 @@
 import io
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -66,7 +66,7 @@ class Judging:
                 "classes": len(train.classes), "image_size": self.side,
                 "precision": self.evaluation.precision, "figures": described,
             }  # fmt: skip
-        for candidate in candidates if sets else ():
+        for candidate in self._each(candidates) if sets else ():
             of = identity(candidate.backbone)
             judged.backbones[candidate.name] = {
                 "title": candidate.title, "kind": candidate.kind, "architecture": candidate.architecture,
@@ -76,6 +76,12 @@ class Judging:
                 piece = _Piece(self, candidate, of, name, train, test)
                 judged.evaluation[name][candidate.name] = piece.judge(protocols)
         return judged
+
+    def _each(self, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+        """The candidates; one that cannot be loaded on one rank is an error on all."""
+        left = iter(candidates)
+        while (candidate := self.meeting.together(lambda: next(left, None))) is not None:
+            yield candidate
 
     @property
     def side(self) -> int:

@@ -1,6 +1,7 @@
 """What is judged once is kept, and all ranks share the work."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -99,6 +100,13 @@ def candidates(*backbones: Colour) -> list[Candidate]:
     ]
 
 
+def missing_on(rank: int) -> Iterator[Candidate]:
+    yield from candidates(Colour())
+    if rank == 1:
+        raise FileNotFoundError("no weights here")
+    yield from candidates(Colour(2.0))
+
+
 @pytest.fixture(autouse=True)
 def nothing_judged() -> None:
     Counted.judged.clear()
@@ -194,7 +202,7 @@ def test_told__is_the_same_for_a_copy_elsewhere(tmp_path: Path) -> None:
     assert told(one) != told(read_labelled(tmp_path / "two" / "train"))
 
 
-def test_judging__two_ranks(two_ranks, tmp_path: Path) -> None:
+def test_judging__two_ranks(two_ranks: Any, tmp_path: Path) -> None:
     item = save(tmp_path)
 
     def work(rank: int) -> None:
@@ -205,5 +213,9 @@ def test_judging__two_ranks(two_ranks, tmp_path: Path) -> None:
         assert len(Counted.judged) == (2 if rank == 0 else 0)
         with pytest.raises(ValueError, match="the power is cut"):  # rank 0 fails, and nobody waits for ever
             judging(tmp_path, item, Counted(fails=2.0)).run(candidates(Colour(), Colour(2.0)))
+        with pytest.raises(
+            (ValueError, FileNotFoundError), match="no weights here"
+        ):  # a baseline that rank 1 cannot load
+            judging(tmp_path, item, Counted()).run(missing_on(rank))
 
     two_ranks(work)
