@@ -186,7 +186,7 @@ def _pass_over_unknown(draws: Iterable[Draw]) -> list[str]:
             methods.setdefault(str(draw.result.training.get("method")), []).append(draw)
     notes = []
     for members in methods.values():
-        known = {id(draw.result): draw.result.arguments for draw in members}.values()
+        known: list[set[str]] = list({id(draw.result): draw.result.arguments for draw in members}.values())
         unknown = frozenset(set.union(*known) - set.intersection(*known))
         for draw in members:
             draw.unknown = unknown
