@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datamodules.files import atomic
-from pas_train.comparison import formats
+from pas_train.comparison import formats, latex, long_csv
 from pas_train.comparison.bubbles import accuracy_over_size
 from pas_train.comparison.curves import knn_over_images
 from pas_train.comparison.page import TITLE, page
@@ -125,8 +125,8 @@ def write_all(comparison: Comparison, out: Path) -> list[Path]:
     texts: dict[str, str | bytes] = {
         "tables.md": formats.markdown(comparison.tables, TITLE, comparison.notes,
                                       comparison.digits),
-        "tables.csv": formats.long_csv([*comparison.tables, *comparison.others]),
-        "tables.tex": formats.latex(comparison.tables, comparison.digits),
+        "tables.csv": long_csv.long_csv([*comparison.tables, *comparison.others]),
+        "tables.tex": latex.latex(comparison.tables, comparison.digits),
     }  # fmt: skip
     drawn = {"accuracy-over-size": accuracy_over_size(comparison.tables, comparison.rows),
              "knn-over-images": knn_over_images(comparison.rows)}  # fmt: skip

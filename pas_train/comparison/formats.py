@@ -1,13 +1,10 @@
-"""Tables as text for the console, Markdown, LaTeX and CSV."""
+"""Tables as text for the console and Markdown, and the words that all formats share."""
 
-import csv
-import io
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from pas_train.comparison.rows import Row
-from pas_train.comparison.tables import AVERAGE, UNKNOWN, UNSCREENED, Cell, Column, Table, digits_of
+from pas_train.comparison.tables import UNKNOWN, UNSCREENED, Cell, Column, Table, digits_of
 
 WIDTH = 118
 LABEL = 40  # of a row on the console
@@ -227,112 +224,3 @@ def _in_markdown(cell: Cell | None, column: Column, digits: int, mark: str) -> s
         + (f" ({signed(cell.difference, digits)})" if cell.difference is not None else "")
         + ("" if mark else cell.mark)
     )
-
-
-def latex(tables: Sequence[Table], digits: int = 1) -> str:
-    """The tables for a paper that has the package booktabs."""
-    head = "% \\usepackage{booktabs} in the preamble; each table stands alone."
-    return "\n\n".join([head, *(latex_table(table, place, digits) for place, table in enumerate(tables, 1))]) + "\n"
-
-
-def latex_table(table: Table, place: int, digits: int) -> str:
-    """One table with caption and label."""
-    rows = [row for row, _ in table.rows]
-    before = heads(rows)
-    shape = "l" + "".join("r" if name in NUMBERS else "l" for name, _ in before) + "r" * len(table.columns)
-    bold, under = "\\textbf{Bold}", "\\underline{underlined}"
-    told = [f"{table.name}: {table.unit}.", *legend([table], bold, under), *footnotes([table])]
-    text = " ".join(tex(one, keep=(bold, under)) for one in told)
-    lines = ["\\begin{table}[t]", "\\centering\\small", f"\\caption{{{text}}}", f"\\label{{tab:comparison-{place}}}"]
-    lines += [f"\\begin{{tabular}}{{@{{}}{shape}@{{}}}}", "\\toprule"]
-    names = ["Pretraining set", *(name.capitalize() for name, _ in before)]
-    if table.levels:
-        lines += _two_levels(table, len(names))
-        names += [column.title for column in table.columns]
-    else:
-        names += [
-            column.data_set.capitalize() if column.data_set == AVERAGE else column.data_set for column in table.columns
-        ]
-    lines += [f"{' & '.join(map(tex, names))} \\\\", "\\midrule"]
-    parting = sections(table)
-    for number_, (row, line) in enumerate(table.rows):
-        lines += ["\\midrule"] if number_ in parting else []
-        mark = row_mark(line)
-        cells = [_in_latex(cell, column, digits, mark) for cell, column in zip(line, table.columns, strict=True)]
-        lines.append(
-            " & ".join([tex(row.label + mark), *(tex(texts[number_]) for _, texts in before), *cells]) + " \\\\"
-        )
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"])
-
-
-def _two_levels(table: Table, before: int) -> list[str]:
-    """The evaluation sets above their columns."""
-    heads_, rules, at = [], [], before + 1
-    for data_set in dict.fromkeys(column.data_set for column in table.columns):
-        width = sum(column.data_set == data_set for column in table.columns)
-        heads_.append(f"\\multicolumn{{{width}}}{{c}}{{{tex(data_set)}}}")
-        rules.append(f"\\cmidrule(lr){{{at}-{at + width - 1}}}")
-        at += width
-    return [" & " * before + " & ".join(heads_) + " \\\\", "".join(rules)]
-
-
-def _in_latex(cell: Cell | None, column: Column, digits: int, mark: str) -> str:
-    if cell is None:
-        return "--"
-    digits = digits_of(column, digits)
-    text = ("{}", "\\textbf{{{}}}", "\\underline{{{}}}")[cell.rank].format(tex(number(cell.value, digits)))
-    text += f" {{\\scriptsize$\\pm${number(cell.half, digits)}}}" if cell.half is not None else ""
-    text += f" {{\\scriptsize({tex(signed(cell.difference, digits))})}}" if cell.difference is not None else ""
-    return text + ("" if mark else tex(cell.mark))
-
-
-TEX = {
-    "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
-    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", MINUS: "$-$", "†": "$^\\dagger$",
-    "[": "{[}", "‡": "$^\\ddagger$", "–": "--", "·": "$\\cdot$", "…": "\\dots{}", "<": "$<$", ">": "$>$",
-}  # fmt: skip
-
-
-def tex(text: str, keep: Sequence[str] = ()) -> str:
-    """Text with what LaTeX would take for commands escaped; what is in `keep` stays."""
-    for one in keep:
-        if one in text:
-            before, after = text.split(one, 1)
-            return tex(before, keep) + one + tex(after, keep)
-    return "".join(TEX.get(character, character) for character in text)
-
-
-FIELDS = ("table", "part", "data_set", "figure", "metric", "row", "kind", "images", "synthetic", "epochs", "method",
-          "backbone", "image_size", "batch_size", "images_seen", "forward_passes", "value", "low", "high",
-          "interval_over", "seeds", "values", "difference", "baseline", "beyond_intervals", "rank", "screened",
-          "runs")  # fmt: skip
-
-
-def long_csv(tables: Sequence[Table]) -> str:
-    """One line for each figure of each row, not rounded; accuracies in percent, `values` of each seed."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    for table in tables:
-        for row, line in table.rows:
-            for cell, column in zip(line, table.columns, strict=True):
-                if cell is not None:
-                    writer.writerow(_record(table, row, column, cell))
-    return buffer.getvalue()
-
-
-def _record(table: Table, row: Row, column: Column, cell: Cell) -> dict[str, Any]:
-    training = row.first.training
-    known = {name: training.get(name) for name in ("image_size", "batch_size", "images_seen", "forward_passes")}
-    compared = cell.difference is not None
-    record = {
-        "table": table.title, "part": table.part, "data_set": column.data_set, "figure": column.figure,
-        "metric": "score" if column.score else table.metric, "row": row.label, "kind": row.kind, "images": row.images,
-        "synthetic": row.synthetic, "epochs": row.epochs, "method": row.method, "backbone": row.backbone, **known,
-        "value": cell.value, "low": cell.low, "high": cell.high, "interval_over": cell.over,
-        "seeds": len(cell.values), "values": ";".join(f"{value:.10g}" for value in cell.values),
-        "difference": cell.difference, "baseline": table.baseline if compared else None,
-        "beyond_intervals": None if cell.clear is None else str(cell.clear).lower(), "rank": cell.rank or None,
-        "screened": str(not cell.mark).lower(), "runs": ";".join(draw.result.run for draw in row.draws),
-    }  # fmt: skip
-    return {key: f"{value:.10g}" if isinstance(value, float) else value for key, value in record.items()}

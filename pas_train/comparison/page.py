@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from pas_train.comparison import formats
+from pas_train.comparison import formats, latex
 from pas_train.comparison.drawing import Chart, colours_of
 from pas_train.comparison.reading import flat
 from pas_train.comparison.rows import Row
@@ -44,7 +44,7 @@ def page(comparison: "Comparison", charts: dict[str, Chart | None]) -> str:
             "tables": [_table(table, place, colours, digits) for place, table in enumerate(tables, 1)],
             "pictures": [(key, title, words, _uri(chart)) for key, title, words, chart in pictures if chart],
             "measured": _measured(rows), "runs": _runs(rows, colours),
-            "latex": [(table.name, formats.latex_table(table, n, digits)) for n, table in enumerate(tables, 1)],
+            "latex": [(table.name, latex.latex_table(table, n, digits)) for n, table in enumerate(tables, 1)],
         }
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pas_train.comparison import formats
+from pas_train.comparison import formats, latex, long_csv
 from pas_train.comparison.reading import read_all
 from pas_train.comparison.rows import draws_of, rows_of
 from pas_train.comparison.tables import Table, tables_of
@@ -53,7 +53,7 @@ def test_markdown__every_line_of_a_table_has_as_many_cells(tables: list[Table]) 
 
 def test_latex__every_line_has_the_columns_of_its_table(tables: list[Table]) -> None:
     for place, table in enumerate(tables, 1):
-        lines = formats.latex_table(table, place, 1).splitlines()
+        lines = latex.latex_table(table, place, 1).splitlines()
         begin = next(n for n, line in enumerate(lines) if line.startswith("\\begin{tabular}"))
         shape = lines[begin].removeprefix("\\begin{tabular}").replace("@{}", "").strip("{}")
         for line in lines[begin:]:
@@ -63,13 +63,13 @@ def test_latex__every_line_has_the_columns_of_its_table(tables: list[Table]) -> 
 
 
 def test_tex__what_it_would_take_for_commands_is_escaped() -> None:
-    assert formats.tex(formats.number(-0.15, 2)) == "$-$0.15" and formats.number(-0.001, 2) == "0.00"
-    assert formats.tex("[a]") == "{[}a]"  # after the end of a line it would be its argument
-    assert formats.tex("50 % of a_b & c±1†") == "50 \\% of a\\_b \\& c$\\pm$1$^\\dagger$"
+    assert latex.tex(formats.number(-0.15, 2)) == "$-$0.15" and formats.number(-0.001, 2) == "0.00"
+    assert latex.tex("[a]") == "{[}a]"  # after the end of a line it would be its argument
+    assert latex.tex("50 % of a_b & c±1†") == "50 \\% of a\\_b \\& c$\\pm$1$^\\dagger$"
 
 
 def test_csv__has_every_number_as_it_is(tables: list[Table]) -> None:
-    records = list(csv.DictReader(io.StringIO(formats.long_csv(tables))))
+    records = list(csv.DictReader(io.StringIO(long_csv.long_csv(tables))))
     assert len(records) == sum(cell is not None for table in tables for _, line in table.rows for cell in line)
     for record in records:
         values = [float(value) for value in record["values"].split(";")]
