@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pas_train.comparison.cells import AVERAGE, METRICS, Cell
 from pas_train.comparison.drawing import (
     GREY,
     NAMED,
@@ -21,7 +22,7 @@ from pas_train.comparison.drawing import (
 from pas_train.comparison.formats import short_number
 from pas_train.comparison.placing import place_labels
 from pas_train.comparison.rows import Row
-from pas_train.comparison.tables import AVERAGE, FAMILIES, METRICS, Cell, Table
+from pas_train.comparison.tables import FAMILIES, Table
 
 MARKERS = ("o", "s", "^", "D", "P", "v", "X", "p")
 LARGEST, SMALLEST, ALIKE = 420.0, 28.0, 90.0  # areas of bubbles in square points; ALIKE where passes are not known

@@ -3,8 +3,9 @@
 import textwrap
 from collections.abc import Callable, Sequence
 
+from pas_train.comparison.cells import UNKNOWN, UNSCREENED, Cell, Column, digits_of
 from pas_train.comparison.rows import Row
-from pas_train.comparison.tables import UNKNOWN, UNSCREENED, Cell, Column, Table, digits_of
+from pas_train.comparison.tables import Table
 
 WIDTH = 118
 LABEL = 40  # of a row on the console

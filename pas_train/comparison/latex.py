@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from pas_train.comparison.cells import AVERAGE, Cell, Column, digits_of
 from pas_train.comparison.formats import MINUS, NUMBERS, footnotes, heads, legend, number, row_mark, sections, signed
-from pas_train.comparison.tables import AVERAGE, Cell, Column, Table, digits_of
+from pas_train.comparison.tables import Table
 
 
 def latex(tables: Sequence[Table], digits: int = 1) -> str:

@@ -5,8 +5,9 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from pas_train.comparison.cells import Cell, Column
 from pas_train.comparison.rows import Row
-from pas_train.comparison.tables import Cell, Column, Table
+from pas_train.comparison.tables import Table
 
 FIELDS = ("table", "part", "data_set", "figure", "metric", "row", "kind", "images", "synthetic", "epochs", "method",
           "backbone", "image_size", "batch_size", "images_seen", "forward_passes", "value", "low", "high",

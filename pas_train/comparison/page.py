@@ -6,10 +6,11 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from pas_train.comparison import formats, latex
+from pas_train.comparison.cells import AVERAGE, Cell, Column, digits_of
 from pas_train.comparison.drawing import Chart, colours_of
 from pas_train.comparison.reading import flat
 from pas_train.comparison.rows import Row
-from pas_train.comparison.tables import AVERAGE, Cell, Column, Table, digits_of
+from pas_train.comparison.tables import Table
 
 if TYPE_CHECKING:
     from pas_train.comparison.command import Comparison
