@@ -25,7 +25,7 @@ class HubBackbone(nn.Module):
             raise ValueError(f"it is a {model.config.model_type} of transformers, which takes no images")
         # Models for one size alone interpolate their position embedding when they are asked to.
         self.more = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in takes else {}
-        if self.first:
+        if self.first or any("position_embedding" in name for name in names):  # the towers of CLIP and SigLIP
             self.pos_embed = None  # tells the protocols that it is a transformer
         if getattr(model.config, "mask_ratio", None):
             model.config.mask_ratio = 0.0  # an MAE sees the whole image

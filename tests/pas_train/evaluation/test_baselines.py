@@ -175,6 +175,7 @@ def test_hf__of_clip_its_image_tower(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model.vision_model(pixel_values=images).pooler_output
     torch.testing.assert_close(features(found, images), expected)
+    assert hasattr(found.backbone, "pos_embed")  # it is a vision transformer
 
 
 def test_hf__what_takes_no_images_is_refused(tmp_path: Path) -> None:
