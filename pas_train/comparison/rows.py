@@ -187,7 +187,7 @@ def _pass_over_unknown(draws: Iterable[Draw]) -> list[str]:
     notes = []
     for members in methods.values():
         known: list[set[str]] = list({id(draw.result): draw.result.arguments for draw in members}.values())
-        unknown = frozenset(set.union(*known) - set.intersection(*known))
+        unknown = frozenset(known[0].union(*known) - known[0].intersection(*known))
         for draw in members:
             draw.unknown = unknown
         own = [draw for draw in members if draw.kind == "trained"]
