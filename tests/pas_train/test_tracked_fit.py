@@ -1,6 +1,9 @@
 """What W&B is given of a whole `fit`, read back from an offline run."""
 
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +18,30 @@ from pas_train.methods import MoCoV3
 from tests.pas_train.small_project import BACKBONE, pas, run_of
 from tests.pas_train.wandb_file import everything
 
+LABELS = ("--tracking.group", "mine", "--tracking.tags", "[a, b]")
 
-@pytest.fixture
-def swept(curated: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The workspace after a fit as `wandb agent` starts one."""
-    (tmp_path / "parameters.yaml").write_text("wandb_version: 1\nmodel.init_args.temperature:\n  value: 0.3\n")
-    for name, value in {"RUN_ID": "swept123", "SWEEP_ID": "sweep1", "PROJECT": "theirs",
-                        "SWEEP_PARAM_PATH": str(tmp_path / "parameters.yaml")}.items():  # fmt: skip
-        monkeypatch.setenv(f"WANDB_{name}", value)
-    labels = ("--tracking.group", "mine", "--tracking.tags", "[a, b]", "--tracking.notes=None")
-    assert pas("fit", home, curated, "--model.init_args.temperature=0.3", *labels) == 0
-    end()
-    return curated
+
+@pytest.fixture(scope="module")
+def swept(fitted: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace after a fit as `wandb agent` starts one. Whoever changes it brings it back."""
+    folder = tmp_path_factory.mktemp("swept")
+    shutil.copytree(fitted, folder / "ws", ignore=shutil.ignore_patterns("training"))
+    with agents("swept123", folder):
+        arguments = ("--model.init_args.temperature=0.3", "--tracking.notes=None")
+        assert pas("fit", home, folder / "ws", *LABELS, *arguments) == 0
+        end()
+    return folder / "ws"
+
+
+@contextmanager
+def agents(run: str, folder: Path) -> Iterator[None]:
+    """The environment that an agent gives a run."""
+    (folder / "parameters.yaml").write_text("wandb_version: 1\nmodel.init_args.temperature:\n  value: 0.3\n")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"RUN_ID": run, "SWEEP_ID": "sweep1", "PROJECT": "theirs",
+                            "SWEEP_PARAM_PATH": str(folder / "parameters.yaml")}.items():  # fmt: skip
+            patch.setenv(f"WANDB_{name}", value)
+        yield
 
 
 def end() -> None:
@@ -39,7 +54,7 @@ def artifacts_of(found: list[Any]) -> dict[str, Any]:
     return {artifact.type: artifact for artifact in found if artifact.type != "run_table"}
 
 
-def test_fit__offline_run_of_a_sweep_is_complete(swept: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fit__offline_run_of_a_sweep_is_complete(swept: Path) -> None:
     folder = run_of(swept)
     results = read_json(folder / "results.json")
     run, config, history, summary, found = everything(folder)
@@ -70,18 +85,21 @@ def test_fit__offline_run_of_a_sweep_is_complete(swept: Path, home: Path, capsys
 
 
 def test_fit__finished_before_still_fills_an_agents_run(
-    swept: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    swept: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = next(iter((run_of(swept) / "wandb").glob("offline-run-*")))
-    first.rename(first.with_name("first-" + first.name))
-    monkeypatch.setenv("WANDB_RUN_ID", "again456")
-    labels = ("--tracking.group", "mine", "--tracking.tags", "[a, b]")
-    assert pas("fit", home, swept, "--model.init_args.temperature=0.3", *labels) == 0
-    assert "finished before" in capsys.readouterr().out
-    end()
+    folder = run_of(swept) / "wandb"
+    first = next(iter(folder.glob("offline-run-*")))
+    aside = first.rename(tmp_path / first.name)
+    with agents("again456", tmp_path):
+        assert pas("fit", home, swept, "--model.init_args.temperature=0.3", *LABELS) == 0
+        assert "finished before" in capsys.readouterr().out
+        end()
     run, _, _, summary, found = everything(run_of(swept))
     assert run.run_id == "again456" and json.loads(summary["results"])["run"] == run_of(swept).name
     assert set(artifacts_of(found)) == {"dataset", "results"}
+    for second in folder.glob("offline-run-*"):
+        shutil.rmtree(second)
+    aside.rename(first)
 
 
 @pytest.mark.parametrize(("backbone", "options"), [("resnet18", BACKBONE), ("vit_tiny_patch16_224", {"depth": 1})])
