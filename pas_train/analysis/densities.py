@@ -13,6 +13,7 @@ from pas_train.analysis.drawing import colour, figure, save
 GRID = 160
 MASS = (0.9, 0.7, 0.5, 0.3, 0.1)  # share of a set inside each contour
 OUTLINES = (0.8, 0.4)  # where several sets share a panel
+EXACT = 4096  # points below which UMAP compares all with all
 FEWEST = 5  # points that have a density
 DOTS = 3000
 
@@ -34,16 +35,29 @@ def umap_together(
         raise ValueError(f"a map of {len(stacked)} points says nothing; give larger sets")
     import umap
 
+    few: dict[str, Any] = {}
+    if len(stacked) < EXACT:  # what UMAP does with so few, without the seconds in which it compiles that
+        known = neighbours_of(stacked, min(neighbours, len(stacked) - 1))
+        few = {"precomputed_knn": known, "force_approximation_algorithm": True}
     with warnings.catch_warnings():  # that a fixed seed takes one thread, and numba's own
         warnings.simplefilter("ignore")
         reducer = umap.UMAP(
             n_neighbors=min(neighbours, len(stacked) - 1), min_dist=min_dist, metric="cosine", random_state=seed,
             n_jobs=1,
-            init="spectral" if len(stacked) > 30 else "random",
+            init="spectral" if len(stacked) > 30 else "random", **few,
         )  # fmt: skip
         places = np.asarray(reducer.fit_transform(stacked), np.float32)
     ends = np.cumsum([len(part) for part in embeddings])[:-1]
     return [Points(name, part) for name, part in zip(names, np.split(places, ends), strict=True)]
+
+
+def neighbours_of(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(int [N, count], float32 [N, count]): the nearest of [N, D] by cosine distance, itself first, and how far."""
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    distance = np.maximum(1 - unit @ unit.T, 0)
+    np.fill_diagonal(distance, -1)
+    nearest = np.argsort(distance, axis=1, kind="stable")[:, :count]
+    return nearest, np.maximum(np.take_along_axis(distance, nearest, axis=1), 0)
 
 
 def kernel_width(sizes: Sequence[int]) -> float:

@@ -7,7 +7,7 @@ import pytest
 
 from pas_train.analysis.balance import balance, class_counts
 from pas_train.analysis.bank import bank_accuracies, match_classes
-from pas_train.analysis.densities import Points, density, draw_map, levels_of, overlap
+from pas_train.analysis.densities import Points, density, draw_map, levels_of, neighbours_of, overlap
 from pas_train.analysis.lexical import cover, draw_coverage
 
 
@@ -90,6 +90,13 @@ def test_density__is_the_kernels_of_all_points() -> None:
     expected = sum(multivariate_normal(place, 0.25).pdf(grid) for place in places)
     assert values is not None
     assert np.abs(values / values.sum() - expected / expected.sum()).max() < 0.02 * expected.max() / expected.sum()
+
+
+def test_neighbours__are_the_nearest_by_cosine() -> None:
+    vectors = np.array([[2, 0], [0, 1], [1, 0.1], [0.1, 3], [4, 0]], np.float32)
+    places, distances = neighbours_of(vectors, 3)
+    assert places.tolist() == [[0, 4, 2], [1, 3, 2], [2, 0, 4], [3, 1, 2], [4, 0, 2]]
+    assert (distances[:, 0] == 0).all() and distances[0].tolist() == pytest.approx([0, 0, 1 - 1 / 1.01**0.5], abs=1e-6)
 
 
 @pytest.mark.parametrize("sets", [1, 2, 5])
