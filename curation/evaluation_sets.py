@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
@@ -143,15 +143,21 @@ def _export(name: SetName, folder: Path, key: str) -> Path:
     if path.exists():
         return path
     with atomic(path) as temporary, tarfile.open(temporary, "w") as tar:
-        for row in range(len(source)):
-            try:
-                data = encoded_image(source, row)
-            except (RefusedImage, OSError):
-                continue
+        for row, data in _readable(source):
             member = tarfile.TarInfo(f"{row:08d}.{_ending_of(data)}")
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return path
+
+
+def _readable(source: ImageSource) -> Iterator[tuple[int, bytes]]:
+    """(row, encoded image) of the images that can be read; a judging that meets another one ends and names it."""
+    for row in range(len(source)):
+        try:
+            data = encoded_image(source, row)
+        except (RefusedImage, OSError):
+            continue
+        yield row, data
 
 
 def _ending_of(data: bytes) -> str:
@@ -159,12 +165,12 @@ def _ending_of(data: bytes) -> str:
 
 
 def checksums(name: str, path: str | Path) -> list[str]:
-    """SHA-256 of every image of a set, as its files are now."""
+    """SHA-256 of every image of a set that can be read, as its files are now."""
     written = parse_name(path, KEY)
     if written.kind and not written.known:
         with told_as(KEY):
             source = _opened(written)
-        return [hashlib.sha256(encoded_image(source, row)).hexdigest() for row in range(len(source))]
+        return [hashlib.sha256(data).hexdigest() for _, data in _readable(source)]
     table, folder = index_set(name, path, Path())
     store = ImageStore({name: folder})
     places = zip(*(table[column].to_pylist() for column in ("root", "shard", "offset", "size")), strict=True)

@@ -1,3 +1,4 @@
+import io
 import tarfile
 from pathlib import Path
 
@@ -147,3 +148,15 @@ def test_index_set__images_without_files_are_written_once(tmp_path: Path) -> Non
     before = shard.stat().st_mtime_ns
     assert index_set("noise", text, tmp_path)[1] == shard and shard.stat().st_mtime_ns == before
     assert checksums("noise", shard) == checksums("noise", text)
+
+
+def test_checksums__an_unreadable_image_of_a_table_is_left_out_as_where_it_is_screened(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    buffer = io.BytesIO()
+    picture(1, 16).save(buffer, "PNG")
+    rows = {"image": [{"bytes": buffer.getvalue(), "path": None}, None], "label": [0, 1]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    datasets.Dataset.from_dict(rows, features).save_to_disk(tmp_path / "saved")
+    text = f"hf:{tmp_path / 'saved'}"
+    index, _ = index_set("saved", text, tmp_path)
+    assert index["key"].to_pylist() == ["00000000"] and len(checksums("saved", text)) == 1
