@@ -12,10 +12,11 @@ from pas_train.comparison import formats, latex, long_csv
 from pas_train.comparison.bubbles import accuracy_over_size
 from pas_train.comparison.cells import METRICS
 from pas_train.comparison.curves import knn_over_images
+from pas_train.comparison.grouping import draws_of, rows_of
 from pas_train.comparison.page import TITLE, page
 from pas_train.comparison.reading import Result, read_all
 from pas_train.comparison.refusals import chosen, refuse_mixed, refuse_unscreened
-from pas_train.comparison.rows import Row, draws_of, rows_of
+from pas_train.comparison.rows import Row
 from pas_train.comparison.tables import Table, tables_of
 
 OUT = "runs/comparison"

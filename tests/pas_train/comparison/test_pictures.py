@@ -8,8 +8,9 @@ from PIL import Image
 from pas_train.comparison.bubbles import accuracy_over_size
 from pas_train.comparison.curves import curve_of, knn_over_images
 from pas_train.comparison.drawing import names_of, recipe_titles
+from pas_train.comparison.grouping import draws_of, rows_of
 from pas_train.comparison.reading import read_all
-from pas_train.comparison.rows import Row, draws_of, rows_of
+from pas_train.comparison.rows import Row
 from pas_train.comparison.tables import Table, tables_of
 from tests.pas_train.comparison.made import paper, result, write
 

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from pas_train.comparison.grouping import draws_of
 from pas_train.comparison.reading import read_all
 from pas_train.comparison.refusals import chosen, refuse_mixed, refuse_unscreened
-from pas_train.comparison.rows import Draw, draws_of
+from pas_train.comparison.rows import Draw
 from tests.pas_train.comparison.made import digest, result, write
 
 

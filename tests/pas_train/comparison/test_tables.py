@@ -6,8 +6,8 @@ import pytest
 from scipy.stats import t
 
 from pas_train.comparison.cells import AVERAGE, UNKNOWN, UNSCREENED, interval_of, student_95
+from pas_train.comparison.grouping import draws_of, rows_of
 from pas_train.comparison.reading import read_all
-from pas_train.comparison.rows import draws_of, rows_of
 from pas_train.comparison.tables import Table, tables_of
 from pas_train.evaluation.transferability import combine_ncti
 from tests.pas_train.comparison.made import result, write

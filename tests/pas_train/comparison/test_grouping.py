@@ -2,8 +2,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pas_train.comparison.grouping import draws_of, rows_of
 from pas_train.comparison.reading import read_all
-from pas_train.comparison.rows import Row, backbone_name, draws_of, rows_of
+from pas_train.comparison.rows import Row, backbone_name
 from tests.pas_train.comparison.made import result, write
 
 
