@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,28 @@ class TorchvisionSource(ImageSource):
 
     def describe(self, row: int) -> str:
         """The file where the class has a list of them, else the row."""
+        files = self._files()
+        if files is None:
+            return f"image {row} of {self.spec}"
+        return str(files[row][0] if isinstance(files[row], tuple) else files[row])
+
+    def fingerprint(self) -> str:
+        """Of all files where the class has a list of them, so that an edited one is noticed; else of some images."""
+        from datamodules.labelled import ImageFiles
+
+        paths = [os.path.abspath(self.describe(row)) for row in range(len(self))] if self._files() else []
+        if not paths or not os.path.isfile(paths[0]):
+            return super().fingerprint()
+        folder = os.path.commonpath([os.path.dirname(path) for path in paths])
+        return ImageFiles([os.path.relpath(path, folder) for path in paths], Path(folder)).fingerprint()
+
+    def _files(self) -> list[Any] | None:
+        """The class's own list of paths, or of pairs that begin with one."""
         for name in ("samples", "imgs", "_samples", "_image_files", "_images"):
             files = getattr(self.images, name, None)
             if isinstance(files, list) and len(files) == len(self):
-                return str(files[row][0] if isinstance(files[row], tuple) else files[row])
-        return f"image {row} of {self.spec}"
+                return files
+        return None
 
     def labels(self) -> tuple[np.ndarray, list[str]]:
         """(labels int64 [N], class names); numbers are names where the class knows none. Raises ValueError.

@@ -1,3 +1,4 @@
+import os
 import resource
 import time
 from pathlib import Path
@@ -165,6 +166,22 @@ def test_read_labelled__hugging_face(tmp_path: Path) -> None:
             read_labelled(f"hf:{tmp_path}/set?label={option}")
 
 
+def test_read_labelled__torchvision_s_edited_files_are_noticed(tmp_path: Path) -> None:
+    (tmp_path / "class").mkdir()
+    paths = [tmp_path / "class" / f"{number:03d}.png" for number in range(70)]
+    for path in paths:
+        Image.new("RGB", (4, 4)).save(path)
+
+    def fingerprint() -> str:
+        return read_labelled(f"torchvision:ImageFolder?root={tmp_path}").fingerprint()
+
+    before, changed = fingerprint(), set()
+    for path in paths:  # whichever it is
+        os.utime(path, (1, 1))
+        changed.add(fingerprint())
+    assert len(changed) == 70 and before not in changed
+
+
 def test_image_files__fingerprint_does_not_depend_on_the_place(tmp_path: Path) -> None:
     import shutil
 
@@ -173,7 +190,8 @@ def test_image_files__fingerprint_does_not_depend_on_the_place(tmp_path: Path) -
     one, other = read_labelled(tmp_path / "a"), read_labelled(tmp_path / "b")
     assert one.fingerprint() == other.fingerprint() and one.paths != other.paths
     save(tmp_path / "b" / "cat" / "1.png", 1)
-    assert other.fingerprint() != one.fingerprint()
+    assert other.fingerprint() == one.fingerprint()  # of the images as they were read
+    assert read_labelled(tmp_path / "b").fingerprint() != one.fingerprint()
 
 
 def test_shared_images__of_sources_without_files(tmp_path: Path) -> None:
