@@ -8,8 +8,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from datamodules.datasets.names import is_named, placed, same_images
+from datamodules.decoding import RefusedImage
 from datamodules.files import read_json, sha256_file
-from datamodules.image_source import encoded_image
+from datamodules.image_source import ImageSource, encoded_image
 from datamodules.sources import Sources, names_of
 from pas_train import curated
 from pas_train.checkpoints import read_checkpoint
@@ -199,13 +200,21 @@ def _checksums(item: EvaluationSet, workspace: Path) -> list[str]:
     images = item.read_test(workspace)
     paths = images.paths
     if not paths:
-        rows = range(len(images))
-        return [hashlib.sha256(encoded_image(images.source, row)).hexdigest() for row in rows]
+        return [_checksum(images.source, row) for row in range(len(images))]
     gone = [path for path in paths if not path.is_file()]
     if gone:
         raise FileNotFoundError(f"evaluation.datasets: the image {gone[0]} of '{item.name}' does not exist")
     with ThreadPoolExecutor(HASHING) as pool:
         return list(pool.map(sha256_file, paths))
+
+
+def _checksum(source: ImageSource, row: int) -> str:
+    try:
+        return hashlib.sha256(encoded_image(source, row)).hexdigest()
+    except (RefusedImage, OSError) as error:
+        raise ValueError(
+            f"evaluation image {source.describe(row)} cannot be used ({error}); repair or remove it"
+        ) from None
 
 
 def _refuse(sets: Screening) -> None:

@@ -74,6 +74,16 @@ def test_screen__refuses_with_numbers_and_the_remedy(sets: Path, manifest: Path)
     assert told["birds"]["screened"] and not told["food"]["screened"] and told["food"]["unscreened"] == 3
 
 
+def test_screen__names_an_unreadable_image_of_a_table(sets: Path, manifest: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = {"image": [{"bytes": (sets / "birds/class-0/0.png").read_bytes(), "path": None}, None], "label": [0, 1]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    datasets.Dataset.from_dict(rows, features).save_to_disk(sets / "saved")
+    text = f"hf:{sets / 'saved'}"
+    with pytest.raises(ValueError, match=r"evaluation image image 1 of hf:.*saved cannot be used .*repair or remove"):
+        screen(Evaluation([EvaluationSet("table", text, text)]), sets, trained_on(manifest))
+
+
 def test_screen__looks_at_the_bytes(sets: Path, manifest: Path) -> None:
     moved = shutil.copytree(sets / "birds", sets / "elsewhere")
     assert screen(evaluation(moved), sets, trained_on(manifest))["elsewhere"]["screened"]
