@@ -81,10 +81,15 @@ def share_seed(args: Sequence[str]) -> list[str]:
 def _in_order(args: list[str]) -> list[str]:
     """Arguments with `--config.LABEL=NAME` as `--config=NAME`, in the order of their labels; null names no yaml."""
     places = [place for place, arg in enumerate(args) if LABELLED.match(arg)]
-    ordered = sorted((args[place] for place in places), key=lambda arg: arg.partition("=")[0])
+    ordered = sorted((args[place] for place in places), key=_label)
     for place, arg in zip(places, ordered, strict=True):
         args[place] = f"--config={arg.partition('=')[2]}"
     return [arg for arg in args if arg != "--config=null"]
+
+
+def _label(arg: str) -> str:
+    """What comes before the name of a yaml, to be sorted by: 10 behind 9."""
+    return re.sub(r"[0-9]+", lambda number: number[0].zfill(9), arg.partition("=")[0])
 
 
 def _with_null(arg: str, before: str) -> str:

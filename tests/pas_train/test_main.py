@@ -90,6 +90,7 @@ def test_configs__a_sweeps_yamls_in_the_order_of_their_labels(tmp_path: Path, mo
     args = ["--config=c", "--config.2_data=a", "--pool=x", "--config.1_recipe=b"]
     assert resolve_configs(args) == ["--config=c", "--config=b", "--pool=x", "--config=a"]
     assert resolve_configs(["--config.1=None", "--config=b", "--config=None"]) == ["--config=b"]
+    assert resolve_configs(["--config.10=a", "--config.9=b"]) == ["--config=b", "--config=a"]
 
 
 def test_configs__one_seed_for_model_and_data() -> None:
