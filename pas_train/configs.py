@@ -9,6 +9,7 @@ from pathlib import Path
 
 # Beside the packages, in a checkout as in an installation; a folder `configs` of the user's own does not shadow it.
 FOLDER = Path(__file__).resolve().parent.parent / "configs"
+LIST_OF_SECTIONS = re.compile(r"\s*\[\s*\{")
 LABELLED = re.compile(r"--config\.[\w.-]+=")
 
 
@@ -57,7 +58,7 @@ def resolve_configs(args: Sequence[str]) -> list[str]:
             resolved.append(arg)
     if pending:
         raise ConfigError("--config needs a file")
-    return _deep_nulls(resolved)
+    return _whole_lists(_deep_nulls(resolved))
 
 
 def share_seed(args: Sequence[str]) -> list[str]:
@@ -76,6 +77,21 @@ def share_seed(args: Sequence[str]) -> list[str]:
     if pending:
         raise ConfigError("--seed needs a number")
     return kept + seeds  # behind the yamls that name the classes
+
+
+def _whole_lists(args: list[str]) -> list[str]:
+    """Arguments with an empty list before each list of sections, so that it replaces the yaml's.
+
+    jsonargparse fills what an item leaves out from the yaml's item at its place: `[{name: food-101, root: DIR}]` would
+    be judged on the images of another data set.
+    """
+    result: list[str] = []
+    for before, arg in zip(["", *args], args, strict=False):
+        key, equals, value = arg.partition("=") if arg.startswith("--") else (before, "", arg)
+        if key.startswith("--") and "=" not in key and LIST_OF_SECTIONS.match(value):
+            result.insert(len(result) - (not equals), f"{key}=[]")
+        result.append(arg)
+    return result
 
 
 def _in_order(args: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import nn
 
-from datamodules.files import write_json
+from datamodules.files import read_json, write_json
 from pas_train import summary
 from pas_train.backbones import backbone_of
 from pas_train.checkpoints import load, load_weights
@@ -19,7 +19,7 @@ from pas_train.evaluation.judging import Judged, Judging
 from pas_train.evaluation.screening import Screening, origin_of_checkpoint, screen
 from pas_train.ranks import start_ranks
 from pas_train.records import data_record, grown, record_of, remembered
-from pas_train.results import results_of
+from pas_train.results import joined, results_of
 from pas_train.runs import Run
 from pas_train.weights import figures_path, started_backbone
 
@@ -85,7 +85,8 @@ def evaluate_checkpoint(cli: "PasCLI", model: LightningModule, ckpt_path: str | 
             protocols=judged.protocols, settings=cli.plain_config().get("evaluation"), **told,
         )  # fmt: skip
         place = figures_path(str(ckpt_path), cli.workspace)
-        write_json(place, {**results, "checkpoint": str(ckpt_path), "step": checkpoint["global_step"]})
+        told = {"checkpoint": str(ckpt_path), "step": checkpoint["global_step"]}
+        write_json(place, {**joined(copy.deepcopy(results), read_json(place)), **told})
         print(summary.accuracies(judged.evaluation, screening, judged.backbones))
         print(f"figures     {place}")
 

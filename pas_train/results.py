@@ -44,6 +44,33 @@ def results_of(
     }  # fmt: skip
 
 
+def joined(results: dict[str, Any], earlier: Any) -> dict[str, Any]:
+    """Results with those that an earlier evaluation of the same weights has besides.
+
+    earlier: content of a file, or None. Of a data set that was judged on other images or in another size nothing stays.
+    """
+    if not isinstance(earlier, dict) or earlier.get("version") != VERSION:
+        return results
+    backbones = results["backbones"]
+    same = [key for key, told in (earlier.get("backbones") or {}).items()
+            if key in backbones and told.get("identity") == backbones[key].get("identity")]  # fmt: skip
+    for data_set, protocol in (earlier.get("protocols") or {}).items() if same else ():
+        own = results["protocols"].setdefault(data_set, {**protocol, "figures": {}})
+        if {**protocol, "figures": None} != {**own, "figures": None}:
+            continue
+        more = {name: told for name, told in protocol["figures"].items() if name not in own["figures"]}
+        own["figures"] = {**own["figures"], **more}
+        if data_set not in results["evaluation"]:
+            results["evaluation"][data_set] = {}
+            results["screening"] |= {k: v for k, v in (earlier.get("screening") or {}).items() if k == data_set}
+        for key in same:
+            figures = (earlier["evaluation"].get(data_set) or {}).get(key) or {}
+            kept = {name: told for name, told in figures.items() if name in more}
+            if kept:
+                results["evaluation"][data_set][key] = results["evaluation"][data_set].get(key, {}) | kept
+    return results
+
+
 def read_results(path: Path) -> dict[str, Any]:
     """The content of a results.json, or of the figures that `evaluate` wrote.
 

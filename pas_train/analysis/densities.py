@@ -29,8 +29,8 @@ class Points:
 def umap_together(
     names: Sequence[str], embeddings: Sequence[np.ndarray], seed: int, neighbours: int = 15, min_dist: float = 0.1
 ) -> list[Points]:
-    """Places of the embeddings [n, D] of each set after one UMAP (cosine) of all of them."""
-    stacked = np.concatenate(embeddings).astype(np.float32)
+    """Places of the embeddings [n, D] of each set after one UMAP (cosine) of all of them; equal ones lie on one."""
+    stacked, copies = np.unique(np.concatenate(embeddings).astype(np.float32), axis=0, return_inverse=True)
     if len(stacked) < FEWEST:
         raise ValueError(f"a map of {len(stacked)} points says nothing; give larger sets")
     import umap
@@ -46,7 +46,7 @@ def umap_together(
             n_jobs=1,
             init="spectral" if len(stacked) > 30 else "random", **few,
         )  # fmt: skip
-        places = np.asarray(reducer.fit_transform(stacked), np.float32)
+        places = np.asarray(reducer.fit_transform(stacked), np.float32)[copies.reshape(-1)]
     ends = np.cumsum([len(part) for part in embeddings])[:-1]
     return [Points(name, part) for name, part in zip(names, np.split(places, ends), strict=True)]
 

@@ -81,7 +81,7 @@ def _bank(
         [name, one["bank_images"], percent(one["classes"]), *(percent(one[key]) for key in columns)]
         for name, one in figures.items()
     ]
-    heads = ["Set", "Bank images", "Classes", *(f"k = {key[3:] or 1}" for key in columns)]
+    heads = ["Set", "Images drawn", "Labels held", *(f"k = {key[3:] or 1}" for key in columns)]
     note = (
         f"{len(queries[0]):,} labelled images of {study.options.queries}, whose labels each set predicts by its own "
         f"classes; {model}, cosine, votes weighted with temperature 0.07 but for k = 1. All banks are of one "
@@ -90,7 +90,10 @@ def _bank(
     study.sections.append(Section("As a bank of a k-NN classifier", note, [Table(heads, rows_shown)]))
     study.write_csv("bank.csv", heads, rows_shown)
     for row in rows_shown:
-        study.say(
-            "bank",
-            f"{row[0]}: {', '.join(f'{head} {value}' for head, value in zip(heads[3:], row[3:], strict=True))}",
-        )
+        told = ", ".join(f"{head} {value}" for head, value in zip(heads[3:], row[3:], strict=True))
+        held_classes = round(figures[str(row[0])]["classes"] * len(classes))
+        without = "" if held_classes == len(classes) else (
+            f"; {len(classes) - held_classes} of {len(classes)} labels have no class within {study.options.match:g} "
+            "(--match) and count as missed"
+        )  # fmt: skip
+        study.say("bank", f"{row[0]}: {told}{without}")

@@ -84,6 +84,8 @@ def _ordered(seeds: dict[Any, Draw]) -> list[Draw]:
 def _group(draw: Draw) -> list[Any]:
     """What draws of one row have in common."""
     recipe = draw.recipe or {}
+    if draw.kind == "untrained" and draw.key != "untrained":  # random:NAME, which need not be what was trained
+        return ["random", draw.title, _identity(draw)]
     if draw.kind == "untrained":  # other seeds are other draws of the same
         stem = bool(recipe.get("model.small_images"))
         return ["untrained", draw.architecture, _own(recipe, "model.backbone"), stem]
@@ -118,8 +120,8 @@ def _name(draw: Draw) -> str:
     """Of the pretraining set, or of the baseline."""
     if draw.kind == "trained":
         return str(draw.data.get("name") or draw.data.get("source") or draw.result.run)
-    if draw.kind in TITLES:
-        return TITLES[draw.kind]
+    if draw.key in TITLES:
+        return TITLES[draw.key]
     return draw.title
 
 

@@ -10,8 +10,8 @@ OUTSIDE = "only sets that were curated here are"
 SHOWN = 3  # runs that a message names for each value
 WORDS = {"train": "the training images", "test": "the test images", "classes": "the number of classes"}
 ADVICE = (
-    "Figures like these must not stand side by side. Evaluate again with the same settings, leave runs out, or choose "
-    "what to show with --data-set and --protocol"
+    "Figures like these must not stand side by side. Evaluate again with the same settings, leave runs out, name one "
+    "file of a run (RUN/results.json is that of `fit`), or choose what to show with --data-set and --protocol"
 )
 
 
@@ -117,7 +117,8 @@ def refuse_unscreened(draws: Iterable[Draw]) -> None:
                 [
                     "trained on data sets that were curated here, but not screened against the test images:", *lines,
                     "They may hold copies of them. Add the test images to curation.leakage.tests and run `fit` again, "
-                    "leave these runs out, or show them, marked, with --allow-unscreened",
+                    "leave these runs out, choose other sets with --data-set, or show them, marked, with "
+                    "--allow-unscreened",
                 ]
             )
         )  # fmt: skip

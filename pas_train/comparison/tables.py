@@ -177,7 +177,9 @@ def _check_baseline(rows: Iterable[Row], baseline: str) -> None:
     if not any(baseline in names_of(row) for row in rows):
         close = difflib.get_close_matches(baseline, choices, n=2)
         hint = f"did you mean {' or '.join(close)}? " if close else ""
-        raise ValueError(f"--baseline {baseline} is none of the rows; {hint}They are {', '.join(choices)}")
+        raise ValueError(
+            f"--baseline {baseline!r} is none of the rows; {hint}the rows are {', '.join(map(repr, choices))}"
+        )
 
 
 def _baseline_title(rows: Iterable[Row], baseline: str | None) -> str:

@@ -97,6 +97,7 @@ class FewShot(Protocol):
 
             with warnings.catch_warnings():  # its hundred steps are enough: the order of the classes stands
                 warnings.simplefilter("ignore", ConvergenceWarning)
+                warnings.filterwarnings("ignore", "The number of unique classes")  # one image a class is what is asked
                 model = LogisticRegression(C=1 / self.penalty).fit(values, labels)
             binary = len(present) == 2  # scikit-learn tells the second class's weights alone
             weight[present] = np.concatenate([-model.coef_, model.coef_]) / 2 if binary else model.coef_

@@ -100,13 +100,13 @@ class ImageTraining(Protocol):
         kept = subject.folder / f"{self.key}-{settings}.json"
         known: Figures | None = _agreed(read_json(kept))
         if known is not None:
-            _say(f"{self.key:<13} {subject.name}: top-1 {_percent(known['top1'])}, finished before: {kept}")
+            _say(f"{self.key:<13} {subject.progress}: top-1 {_percent(known['top1'])}, finished before: {kept}")
             return known
         begin = time.monotonic()
         folder = kept.with_suffix("")
         told = figures(rank_images(subject, recipe, folder), subject.test.labels)
         _keep(kept, told, folder)
-        _say(f"{self.key:<13} {subject.name}: top-1 {_percent(told['top1'])}, in {clock(time.monotonic() - begin)}")
+        _say(f"{self.key:<13} {subject.progress}: top-1 {_percent(told['top1'])}, in {clock(time.monotonic() - begin)}")
         return told
 
 

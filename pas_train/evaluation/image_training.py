@@ -201,7 +201,7 @@ def train_classifier(subject: Subject, recipe: Recipe, folder: Path) -> tuple[Tr
     loader = crop_loader(crops, batch_size, recipe.seed, trainer, subject.num_workers)
     start = newest_good(folder) if folder.is_dir() else None
     _say(
-        f"{recipe.key:<13} {subject.name}: {recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''} of "
+        f"{recipe.key:<13} {subject.progress}: {recipe.epochs} epoch{'s' if recipe.epochs > 1 else ''} of "
         f"{len(subject.train):,} images, {subject.classes} classes, {recipe.optimizer} {recipe.lr:g}, batches of "
         f"{batch_size}{f', goes on from {start}' if start else ''}"
     )

@@ -193,7 +193,7 @@ class _Piece:
         return Subject(
             self.name, candidate.backbone, self.train, self.test, self._features, judging.side, candidate.mean,
             candidate.std, judging.device, folder, judging.trainer, judging.evaluation.batch_size,
-            judging.workers(len(self.train)),
+            judging.workers(len(self.train)), candidate.title,
         )  # fmt: skip
 
     def _of(self, protocol: Protocol) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Knn(Protocol):
         train, test = subject.sound_features()
         count = len(train.values)
         most = min(max(self.k, *self.weighted, 1), count)
-        found = nearest(train.values, test.values, most, subject.device, f"k-NN {subject.name}")
+        found = nearest(train.values, test.values, most, subject.device, f"k-NN {subject.progress}")
         labels = torch.from_numpy(train.labels)
         told = {}
         for name, one in self.described().items():

@@ -103,7 +103,7 @@ class Linear(Protocol):
         schedule = Schedule(kind, self.epochs, min(self.batch_size, max(1, len(kept))), self.weight_decay)
         rates = self.rates or [self.lr or default_rate(kind, schedule.batch_size, rows.dim)]
         layers = LinearLayers(rows.dim, subject.classes, rates, seed, subject.device)
-        bar = Progress(f"linear {subject.name}", self.epochs, unit="epoch")
+        bar = Progress(f"linear {subject.progress}", self.epochs, unit="epoch")
         try:
             layers.train(rows, labels, kept, schedule, state, bar.reach)
         finally:

@@ -54,6 +54,7 @@ class Subject:
     the same classes. features: those of train and test, extracted at the first call. image_size: side of the test
     images in pixels. mean, std: of the colours in [0, 1]. trainer: the yaml's section, for protocols that train on
     images. folder: the protocol's own, to go on from after a kill. batch_size, num_workers: of its loaders.
+    title: of the backbone.
     """
 
     name: str
@@ -69,6 +70,12 @@ class Subject:
     trainer: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int = 128
     num_workers: int = 0
+    title: str = ""
+
+    @property
+    def progress(self) -> str:
+        """How lines of progress call it: data set and backbone."""
+        return f"{self.name} {self.title}".rstrip()
 
     def sound_features(self) -> tuple[Features, Features]:
         """The features of training and test images. Raises ValueError where they are no numbers."""

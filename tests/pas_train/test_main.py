@@ -114,3 +114,18 @@ def test_fit__takes_what_a_sweep_writes(capsys: pytest.CaptureFixture[str]) -> N
     assert config["curation"]["embed"]["init_args"]["copy"]["pretrained"] is config["trainer"]["precision"] is None
     assert config["evaluation"]["datasets"][0]["root"] is None and config["model"]["init_args"]["seed"] == 4
     assert config["tracking"]["tags"] == ["a"] and config["tracking"]["group"] is None
+
+
+def test_configs__a_list_of_sections_replaces_the_yamls() -> None:
+    sets = "[{name: food-101, root: data/food-101}]"
+    for given in (["--evaluation.datasets", sets], [f"--evaluation.datasets={sets}"]):
+        assert resolve_configs(given) == ["--evaluation.datasets=[]", *given]
+    assert resolve_configs(["--tracking.tags", "[a, b]"]) == ["--tracking.tags", "[a, b]"]
+
+
+def test_fit__takes_nothing_of_the_yamls_evaluation_sets(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--evaluation.datasets", "[{name: food-101, root: data/x}]", "--print_config"]
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "quickstart.yaml", *given])
+    shown = yaml.safe_load(capsys.readouterr().out)["evaluation"]["datasets"]
+    assert [(one["name"], one["root"], one["train"], one["test"]) for one in shown] == [("food-101", "data/x", "", "")]

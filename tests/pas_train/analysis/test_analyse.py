@@ -105,13 +105,15 @@ def test_analyse__errors_name_the_option(sets: Path, tmp_path: Path, capsys: pyt
     assert "--protosim:" in said and "no.ckpt cannot be read as a checkpoint" in said
 
 
-def test_umap__the_same_seed_gives_the_same_map() -> None:
+def test_umap__the_same_seed_gives_the_same_map_and_equal_vectors_lie_on_one_point() -> None:
     pytest.importorskip("umap")
     rng = np.random.default_rng(0)
     vectors = [rng.normal(size=(40, 6)) + shift for shift in (0, 4)]
+    vectors[1][:3] = vectors[0][:3]
     once, again = (umap_together(["a", "b"], vectors, 3) for _ in range(2))
     assert all((one.places == other.places).all() for one, other in zip(once, again, strict=True))
-    assert overlap(*once) < 0.2
+    assert (once[0].places[:3] == once[1].places[:3]).all()
+    assert overlap(*once) < 0.35
 
 
 def test_choose__a_checkpoint_gives_its_trained_backbone(tmp_path: Path, sets: Path) -> None:

@@ -108,3 +108,17 @@ def test_draws__published_weights_that_were_evaluated_are_a_baseline(tmp_path: P
 def test_backbone_name__as_papers_write_it() -> None:
     names = ("vit_base_patch16_224", "vit_small_patch16_224.dino", "resnet50", "convnext_tiny")
     assert [backbone_name(name) for name in names] == ["ViT-B/16", "ViT-S/16", "ResNet-50", "convnext_tiny"]
+
+
+def test_rows__a_random_baseline_is_none_of_the_untrained(tmp_path: Path) -> None:
+    content = result("pool", backbone="resnet18")
+    content["backbones"]["random:resnet18"] = {
+        "title": "random resnet18", "kind": "untrained", "architecture": "resnet18", "identity": "another",
+    }  # fmt: skip
+    for figures in content["evaluation"].values():
+        figures["random:resnet18"] = figures["untrained"]
+    write(tmp_path, content)
+    rows, _ = rows_in(tmp_path)
+    assert {row.name: len(row.draws) for row in rows if row.kind == "untrained"} == {
+        "untrained": 1, "random resnet18": 1,
+    }  # fmt: skip

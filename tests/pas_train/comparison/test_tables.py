@@ -97,7 +97,7 @@ def test_difference__is_not_clear_without_intervals(tmp_path: Path) -> None:
 
 
 def test_baseline__unknown_name_is_told_with_a_close_one(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--baseline imagenet1k is none of the rows; did you mean imagenet-1k"):
+    with pytest.raises(ValueError, match="--baseline .imagenet1k. is none of the rows; did you mean imagenet-1k"):
         tables(tmp_path, result("imagenet-1k"), baseline="imagenet1k")
 
 
