@@ -30,7 +30,10 @@ def umap_together(
     names: Sequence[str], embeddings: Sequence[np.ndarray], seed: int, neighbours: int = 15, min_dist: float = 0.1
 ) -> list[Points]:
     """Places of the embeddings [n, D] of each set after one UMAP (cosine) of all of them; equal ones lie on one."""
-    stacked, copies = np.unique(np.concatenate(embeddings).astype(np.float32), axis=0, return_inverse=True)
+    everything = np.concatenate(embeddings).astype(np.float32)
+    stacked, copies = np.unique(everything, axis=0, return_inverse=True)
+    if len(stacked) < FEWEST:  # too few for UMAP, so copies lie beside each other
+        stacked, copies = everything, np.arange(len(everything))
     if len(stacked) < FEWEST:
         raise ValueError(f"a map of {len(stacked)} points says nothing; give larger sets")
     import umap
