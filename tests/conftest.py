@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")  # its pool of OpenMP threads would not come along into a forked process
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_SILENT", "true")
@@ -45,10 +46,6 @@ def two_ranks() -> Iterator[Callable[[Callable[[int], None]], None]]:
                         TORCHELASTIC_RUN_ID="test", RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
                         LOCAL_WORLD_SIZE="2", GROUP_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
                     )  # fmt: skip
-                    import torch
-
-                    # Threads do not come along: where a test before had several, OpenMP would wait for them for ever.
-                    torch.set_num_threads(1)
                     work(rank)
                     code = 0
                 except BaseException:
