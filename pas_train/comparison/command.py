@@ -12,9 +12,9 @@ from pas_train.comparison import formats, latex, long_csv
 from pas_train.comparison.bubbles import accuracy_over_size
 from pas_train.comparison.cells import METRICS
 from pas_train.comparison.curves import knn_over_images
-from pas_train.comparison.grouping import draws_of, rows_of
+from pas_train.comparison.grouping import draws_of, missing_seeds, rows_of
 from pas_train.comparison.page import TITLE, page
-from pas_train.comparison.reading import Result, read_all
+from pas_train.comparison.reading import Result, read_all, unfinished
 from pas_train.comparison.refusals import chosen, refuse_mixed, refuse_unscreened
 from pas_train.comparison.rows import Row
 from pas_train.comparison.tables import Table, tables_of
@@ -107,6 +107,7 @@ def compared(options: argparse.Namespace) -> Comparison:
     if not options.allow_unscreened:
         refuse_unscreened(draws)
     rows, notes = rows_of(draws)
+    notes = [*unfinished(options.runs), *notes, *missing_seeds(rows)]
     split = SPLITS[options.split_by] if options.split_by else None
     tables = tables_of(rows, options.baseline, options.metric, split, options.digits)
     others = [table for metric in METRICS if metric != options.metric

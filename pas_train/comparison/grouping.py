@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -164,6 +165,17 @@ def _short(value: Any) -> str:
 
 def _distinct(words: Sequence[Sequence[str]]) -> bool:
     return len({tuple(one) for one in words}) == len(words)
+
+
+def missing_seeds(rows: Iterable[Row]) -> list[str]:
+    """Where a row has fewer seeds on one evaluation set than it has in all; for the reader."""
+    notes = []
+    for row in rows:
+        counts = Counter(data_set for draw in row.draws for data_set in draw.figures)
+        few = [f"{count} on {data_set}" for data_set, count in counts.items() if count < len(row.draws)]
+        if few:
+            notes.append(f"{row.label} has {len(row.draws)} seeds, but {' and '.join(few)}.")
+    return notes
 
 
 def _unequal_recipes(rows: Sequence[Row]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from datamodules.files import read_json
 from pas_train.results import FILE, read_results
 
 FIGURES = ".evaluation.json"
@@ -102,6 +103,17 @@ def recipe_of(config: dict[str, Any]) -> dict[str, Any]:
 
 def _arguments(section: Any) -> dict[str, Any]:
     return ((section or {}).get("init_args") or section or {}) if isinstance(section, dict) else {}
+
+
+def unfinished(places: Sequence[str]) -> list[str]:
+    """What sweeps among the places still lack; for the reader."""
+    notes = []
+    for place in places:
+        runs = (read_json(Path(place) / "runs.json") or {}).get("runs") or [] if Path(place).is_dir() else []
+        done = sum(run.get("state") == "finished" for run in runs)
+        if done < len(runs):
+            notes.append(f"{done} of {len(runs)} runs of the sweep in {place} are finished.")
+    return notes
 
 
 def read_all(places: Sequence[str]) -> list[Result]:

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pas_train.comparison.grouping import draws_of, rows_of
+from pas_train.comparison.grouping import draws_of, missing_seeds, rows_of
 from pas_train.comparison.reading import read_all
 from pas_train.comparison.rows import Row, backbone_name
 from tests.pas_train.comparison.made import result, write
@@ -122,3 +122,9 @@ def test_rows__a_random_baseline_is_none_of_the_untrained(tmp_path: Path) -> Non
     assert {row.name: len(row.draws) for row in rows if row.kind == "untrained"} == {
         "untrained": 1, "random resnet18": 1,
     }  # fmt: skip
+
+
+def test_missing_seeds__are_told_for_the_reader(tmp_path: Path) -> None:
+    for seed in range(2):
+        write(tmp_path, result("pool", seed, data_sets=("food", "birds") if seed else ("food",), baselines=False))
+    assert missing_seeds(rows_in(tmp_path)[0]) == ["pool has 2 seeds, but 1 on birds."]

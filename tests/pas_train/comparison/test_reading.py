@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pas_train.comparison.reading import find_files, read_all
+from pas_train.comparison.reading import find_files, read_all, unfinished
 from tests.pas_train.comparison.made import result, write
 
 
@@ -60,3 +60,9 @@ def test_read_all__tells_a_damaged_file(tmp_path: Path) -> None:
     (run / "results.json").write_text(json.dumps(result())[:100])
     with pytest.raises(ValueError, match="results.json is damaged"):
         read_all([str(run)])
+
+
+def test_unfinished__sweeps_are_told(tmp_path: Path) -> None:
+    assert unfinished([str(tmp_path)]) == []
+    (tmp_path / "runs.json").write_text(json.dumps({"runs": [{"state": "finished"}, {"state": "running"}]}))
+    assert unfinished([str(tmp_path), "wandb:a/b"]) == [f"1 of 2 runs of the sweep in {tmp_path} are finished."]
