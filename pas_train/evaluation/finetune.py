@@ -12,7 +12,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from datamodules.files import fingerprint, read_json, write_json
 from pas_train.evaluation.candidates import identity
-from pas_train.evaluation.image_training import Recipe, rank_images
+from pas_train.evaluation.image_classifier import Recipe
+from pas_train.evaluation.image_training import rank_images
 from pas_train.evaluation.metrics import figures, over_seeds
 from pas_train.evaluation.protocol import Figures, Protocol, Subject
 from pas_train.throughput import clock

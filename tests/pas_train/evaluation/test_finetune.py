@@ -17,7 +17,8 @@ from datamodules.labelled import LabelledImages, read_labelled
 from pas_train.backbones import build_backbone
 from pas_train.evaluation import image_training
 from pas_train.evaluation.finetune import Finetune, LinearImages
-from pas_train.evaluation.image_training import drop_paths, train_classifier
+from pas_train.evaluation.image_classifier import drop_paths
+from pas_train.evaluation.image_training import train_classifier
 from pas_train.evaluation.protocol import Subject
 
 RESNET = {"channels": (4, 4, 8, 8), "layers": (1, 1, 1, 1)}
