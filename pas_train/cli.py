@@ -95,7 +95,7 @@ class PasCLI(LightningCLI):
         built = self.config_init[self.subcommand]
         evaluation: Evaluation = built["evaluation"]
         curation = built.get("curation")
-        if curation is None and isinstance(datamodule, PretrainDataModule):
+        if curation is None and isinstance(datamodule, PretrainDataModule) and datamodule.source is not None:
             check_sources(placed(datamodule.source, self.workspace))
         evaluation.check(self.workspace, made=curation is not None and curation.scenes is not None)
         check_backbones(self, model)

@@ -103,11 +103,11 @@ def _close(name: str) -> str:
     """What the person may have meant."""
     own = difflib.get_close_matches(name, [*OWN, *FORMS], n=1)
     if own:
-        return f"; did you mean {FORMS.get(own[0], own[0])}?"
+        return f" (did you mean {FORMS.get(own[0], own[0])}?)"
     import timm
 
     if timm.is_model(name.partition(".")[0]):
-        return f"; did you mean timm:{name}?"
+        return f" (did you mean timm:{name}?)"
     return ""
 
 

@@ -131,6 +131,6 @@ def test_memory__a_worker_that_is_killed_leaves_none_behind() -> None:
     iterator = iter(batches)
     kept = next(iterator)
     os.kill(iterator._workers[0].pid, 9)
-    with pytest.raises(RuntimeError, match="DataLoader worker"):
-        list(iterator)
+    with pytest.raises((RuntimeError, ConnectionResetError), match="DataLoader worker|reset by peer"):
+        list(iterator)  # torch tells the one or the other, by where the worker was
     assert all(right(batch) for batch in batches) and right(kept)

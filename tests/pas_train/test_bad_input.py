@@ -207,7 +207,7 @@ def test_fit__checkpoint_of_another_model_is_refused_before_the_curation(
 
 def test_evaluation__wrong_settings_are_named_before_the_curation(home: Path, tmp_path: Path, capsys: Said) -> None:
     said = refused(capsys, "fit", home, tmp_path / "ws", "--evaluation.baselines", "[pixel]")
-    assert "evaluation.baselines: pixel is unknown; choices: pixels, untrained" in said
+    assert "evaluation.baselines: pixel is unknown (did you mean pixels?); choices: pixels, untrained" in said
     values = f"[{{name: a, train: {home}/train, test: {tmp_path}/nowhere}}]"
     said = refused(capsys, "fit", home, tmp_path / "ws", "--evaluation.datasets", values)
     assert f"evaluation.datasets: 'a': {tmp_path}/nowhere does not exist" in said

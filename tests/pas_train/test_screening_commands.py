@@ -42,7 +42,7 @@ def test_evaluate__refuses_or_marks(home: Path, fitted: Path, tmp_path: Path, ca
     said = refused(capsys, "evaluate", folder, fitted, "--ckpt_path", checkpoint)
     assert "8 of the 8 test images of 'cells' (not among the tests of the leakage gate of" in said
     assert pas("test", folder, fitted, "--ckpt_path", checkpoint, "--evaluation.allow_unscreened", "true") == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if "cells" in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "cells" in line and " %" in line]
     assert lines and all(line.endswith("  not screened") for line in lines)
     assert json.loads((tmp_path / "moved.evaluation.json").read_text())["screening"]["cells"]["screened"] is False
 

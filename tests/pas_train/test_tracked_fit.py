@@ -26,6 +26,7 @@ def swept(fitted: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """The workspace after a fit as `wandb agent` starts one. Whoever changes it brings it back."""
     folder = tmp_path_factory.mktemp("swept")
     shutil.copytree(fitted, folder / "ws", ignore=shutil.ignore_patterns("training"))
+    end()  # of a fit before, in this process
     with agents("swept123", folder):
         arguments = ("--model.init_args.temperature=0.3", "--tracking.notes=None")
         assert pas("fit", home, folder / "ws", *LABELS, *arguments) == 0
