@@ -5,12 +5,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import Dataset
 
 from datamodules.decoding import ImageLimits
 from datamodules.image_source import ImageSource
 from datamodules.labelled import LIMITS
-from datamodules.loaders import RestartableLoader, as_it_is, place_of
 from datamodules.photometry import finish_views
 from datamodules.pretrain import PretrainDataModule
 from datamodules.sources import SourceItem
@@ -143,19 +142,10 @@ class MultiCropDataModule(PretrainDataModule):
             )
         self.small_size, self.small_crops, self.small_view = small_size, small_crops, small_view
 
-    def train_dataloader(self) -> DataLoader:
-        """Batches of `MultiCropDataset`, this rank's share."""
-        assert self.rows is not None  # setup has run
-        self._check_restored()
-        rank, world_size = self._ranks()
-        sampler = self._sampler(rank, world_size)
-        trainer = self.trainer
-        if trainer is not None:
-            sampler.place = lambda: place_of(trainer, len(sampler))
+    def _training_set(self, rows: ImageSource, finished: bool) -> Dataset:
         crops = CropSet(self.image_size, self.small_size, (*self.views, self.small_view), self.small_crops, self.seed)
         crops.compile()
-        dataset = MultiCropDataset(self.rows, crops, self.limits, not self._on_device(), self.scaled_decoding)
-        return RestartableLoader(dataset, batch_size=None, sampler=sampler, collate_fn=as_it_is, **self._workers())
+        return MultiCropDataset(rows, crops, self.limits, finished, self.scaled_decoding)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Turns crops and what is left to do with them into views, on the device."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from datamodules.decoding import ImageLimits
 from datamodules.image_source import ImageSource
@@ -193,7 +193,7 @@ class PretrainDataModule(LightningDataModule):
             trainer.log_every_n_steps = min(trainer.log_every_n_steps, max(1, batches))
 
     def train_dataloader(self) -> DataLoader:
-        """Batches of `TwoViewDataset`, this rank's share."""
+        """Batches of the training's data set, this rank's share."""
         assert self.rows is not None  # setup has run
         self._check_restored()
         rank, world_size = self._ranks()
@@ -201,12 +201,15 @@ class PretrainDataModule(LightningDataModule):
         trainer = self.trainer
         if trainer is not None:
             sampler.place = lambda: place_of(trainer, len(sampler))
-        pair = ViewPair(self.image_size, self.views, self.seed)
-        pair.compile()
-        finished = not self._on_device()
-        dataset = TwoViewDataset(self.rows, pair, self.limits, finished, reduced=self.scaled_decoding)
+        dataset = self._training_set(self.rows, finished=not self._on_device())
         # One item is one batch: the worker writes the views where the batch needs them.
         return RestartableLoader(dataset, batch_size=None, sampler=sampler, collate_fn=as_it_is, **self._workers())
+
+    def _training_set(self, rows: ImageSource, finished: bool) -> Dataset:
+        """Batches by passes and rows. finished: with the photometry, which the device does else."""
+        pair = ViewPair(self.image_size, self.views, self.seed)
+        pair.compile()
+        return TwoViewDataset(rows, pair, self.limits, finished, reduced=self.scaled_decoding)
 
     def val_dataloader(self) -> list[DataLoader]:
         """Loaders of the k-NN bank and of its queries, or none."""

@@ -19,9 +19,9 @@ from datamodules.files import atomic, fingerprint
 from datamodules.image_source import ImageSource
 from datamodules.labelled import LIMITS, centre_crop
 from datamodules.loaders import QuietLoader, as_it_is
+from datamodules.progress import Progress
 from datamodules.store import StoreError
 from pas_train import curated
-from pas_train.analysis.progress import Progress
 from pas_train.analysis.sets import ImageSet
 
 KEY = "--embeddings"
@@ -172,7 +172,8 @@ def embed_set(
     for number, batch in enumerate(loader):
         if len(batch["place"]):
             found.append((batch["place"], embedder.embed(batch["image"].to(device)).cpu()))
-        progress.add(min(BATCH, len(rows) - number * BATCH))
+        progress.step(min(BATCH, len(rows) - number * BATCH))
+    progress.close()
     if not found:
         raise ValueError(f"{images.name}: none of its images can be read")
     place, vector = (torch.cat(list(parts)).numpy() for parts in zip(*found, strict=True))

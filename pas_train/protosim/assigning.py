@@ -13,8 +13,8 @@ from datamodules.decoding import ImageLimits, RefusedImage
 from datamodules.files import atomic, fingerprint, read_json, write_json
 from datamodules.image_source import ImageSource
 from datamodules.loaders import QuietLoader, as_it_is
+from datamodules.progress import Progress
 from datamodules.store import StoreError
-from pas_train.analysis.progress import Progress
 from pas_train.losses import world
 
 PART = 1024  # images
@@ -119,14 +119,15 @@ def assign(
                          pin_memory=device.type == "cuda")  # fmt: skip
     kind = np.uint16 if len(module.student.prototypes) <= 2**16 else np.uint32
     held: list[tuple[np.ndarray, np.ndarray]] = []
-    progress = Progress("protosim", sum(map(len, batches)), shown=rank == 0)
+    progress = Progress("protosim", sum(map(len, batches)), show=rank == 0)
     for number, batch in enumerate(loader):
         found = module.assign(batch["image"].to(device, non_blocking=True)) if len(batch["row"]) else None
         if found is not None:
             held.append((batch["row"].numpy(), found.cpu().numpy().astype(kind)))
-        progress.add(len(batches[number]))
+        progress.step(len(batches[number]))
         if number + 1 == len(batches) or part_of[number + 1] != part_of[number]:
             rows, prototypes = zip(*held, strict=True) if held else ([np.empty(0, int)], [np.empty((0, 1), kind)])
             with atomic(store.path(part_of[number])) as temporary, open(temporary, "wb") as file:
                 np.savez(file, row=np.concatenate(rows), prototype=np.concatenate(prototypes))
             held = []
+    progress.close()

@@ -7,9 +7,6 @@ in the pass as alone. Alone means side by side without exchanging anything.
 
 import io
 import os
-import resource
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +23,7 @@ from curation.stage import Context, run_stage
 from curation.stages.embed import Embedder, embed_rows, image_reader
 from curation.stages.ingest import Index, Ingest
 from curation.workspace import Workspace
+from tests.benchmarks.processes import measured, run_beside
 
 ROWS, BATCH, TRIES, BOUND = int(os.environ.get("PAS_ROWS", "1024")), 32, 3, 0.9
 
@@ -76,27 +74,6 @@ def encoders(folder: Path, networks: list[str]) -> dict[str, ImageEncoder]:
         torch.save(timm.create_model(network).state_dict(), folder / f"{network}.pt")
         made[network] = CopyDescriptor.load(f"timm:{network}", pretrained=str(folder / f"{network}.pt"))
     return made
-
-
-def measured(work: Callable[[], None]) -> tuple[float, float, float]:
-    """CPU seconds of the child processes and of this one, and wall seconds."""
-    before = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
-    wall = time.perf_counter()
-    work()
-    wall = time.perf_counter() - wall
-    after = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
-    used = [b.ru_utime + b.ru_stime - a.ru_utime - a.ru_stime for a, b in zip(before, after, strict=True)]
-    return used[0], used[1], wall
-
-
-def run_beside(theirs: Callable[[], None], ours: Callable[[], None]) -> None:
-    """Runs one function in a child process and the other here."""
-    child = os.fork()
-    if child == 0:
-        theirs()
-        os._exit(0)
-    ours()
-    os.waitpid(child, 0)
 
 
 @pytest.mark.benchmark

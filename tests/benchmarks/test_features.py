@@ -7,10 +7,7 @@ shown; on a quiet machine of two cores they say the same. PAS_IMAGES sets the nu
 """
 
 import os
-import resource
 import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +21,7 @@ from pas_train.evaluation.feature_cache import extract, stored
 from pas_train.evaluation.features import Embedder, Transform
 from pas_train.ranks import Meeting
 from tests.benchmarks.photos import photo
+from tests.benchmarks.processes import measured, run_beside
 
 IMAGES, BATCH, TURNS, BOUND = int(os.environ.get("PAS_IMAGES", "512")), 64, 5, 0.9
 TRANSFORM = Transform(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -48,27 +46,6 @@ def backbone(name: str) -> nn.Module:
     if name == "patches":
         return nn.Sequential(nn.Conv2d(3, 16, 16, stride=16), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return timm.create_model(name, num_classes=0)
-
-
-def measured(work: Callable[[], None]) -> tuple[float, float, float]:
-    """CPU seconds of the child processes and of this one, and wall seconds."""
-    before = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
-    wall = time.perf_counter()
-    work()
-    wall = time.perf_counter() - wall
-    after = [resource.getrusage(who) for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF)]
-    used = [b.ru_utime + b.ru_stime - a.ru_utime - a.ru_stime for a, b in zip(before, after, strict=True)]
-    return used[0], used[1], wall
-
-
-def run_beside(theirs: Callable[[], None], ours: Callable[[], None]) -> None:
-    """Runs one function in a child process and the other here."""
-    child = os.fork()
-    if child == 0:
-        theirs()
-        os._exit(0)
-    ours()
-    os.waitpid(child, 0)
 
 
 @pytest.mark.benchmark

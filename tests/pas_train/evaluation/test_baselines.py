@@ -44,7 +44,11 @@ def features(candidate: Candidate, images: torch.Tensor = IMAGES) -> torch.Tenso
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("pixel", r"evaluation\.baselines: pixel is unknown \(did you mean pixels\?\); choices: pixels, untrained, start"),
+        (
+            "pixel",
+            r"evaluation\.baselines: pixel is unknown \(did you mean pixels\?\); "
+            "choices: pixels, untrained, start",
+        ),
         ("resnet18", r"resnet18 is unknown \(did you mean timm:resnet18\?\)"),
         ("timm:resnet81", r"timm:resnet81: timm has no model resnet81; close matches: .*resnet18"),
         ("random:vit_tny_patch16_224", r"close matches: vit_tiny_patch16_224"),

@@ -105,7 +105,8 @@ def test_evaluation__test_class_that_training_lacks_is_an_error(folder: Path, tm
 def test_check__names_what_is_wrong(folder: Path, tmp_path: Path) -> None:
     Evaluation([colours(folder)]).check(tmp_path)
     with pytest.raises(
-        ValueError, match=r"evaluation\.baselines: pixel is unknown \(did you mean pixels\?\); choices: pixels, untrained"
+        ValueError,
+        match=r"evaluation\.baselines: pixel is unknown \(did you mean pixels\?\); choices: pixels, untrained",
     ):
         Evaluation(baselines=["pixel"]).check(tmp_path)
     missing = Evaluation([EvaluationSet("a", str(folder / "train"), "workspace:made/test")])
