@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -97,10 +97,12 @@ class Subject:
 class Protocol(ABC):
     """A dataclass whose fields are its settings, all of which count where two results are compared.
 
-    on_images: it trains on images, on all ranks; other protocols judge features, on rank 0 alone.
+    on_images: it trains on images, on all ranks; other protocols judge features, on rank 0 alone. of: what it judges:
+    a class for each image, a class for each pixel, or boxes.
     """
 
     on_images: ClassVar[bool] = False
+    of: ClassVar[Literal["labels", "masks", "boxes"]] = "labels"
 
     @abstractmethod
     def judge(self, subject: Subject) -> dict[str, Figures]:
