@@ -1,0 +1,1 @@
+"""Protocols that judge a backbone on classes of pixels and on boxes."""
