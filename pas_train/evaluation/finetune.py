@@ -1,22 +1,16 @@
 """Protocols that train on augmented images: fine-tuning, and a linear layer on a frozen backbone."""
 
 import math
-import shutil
-import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
-from datamodules.files import fingerprint, read_json, write_json
+from datamodules.files import fingerprint
 from pas_train.evaluation.candidates import identity
 from pas_train.evaluation.image_classifier import Recipe
-from pas_train.evaluation.image_training import rank_images
+from pas_train.evaluation.image_training import rank_images, training_of
 from pas_train.evaluation.metrics import figures, over_seeds
+from pas_train.evaluation.module_training import once
 from pas_train.evaluation.protocol import Figures, Protocol, Subject
-from pas_train.throughput import clock
 
 
 @dataclass
@@ -99,16 +93,13 @@ class ImageTraining(Protocol):
              list(subject.mean), list(subject.std), str(subject.trainer.get("precision"))]
         )  # fmt: skip
         kept = subject.folder / f"{self.key}-{settings}.json"
-        known: Figures | None = _agreed(read_json(kept))
-        if known is not None:
-            _say(f"{self.key:<13} {subject.progress}: top-1 {_percent(known['top1'])}, finished before: {kept}")
-            return known
-        begin = time.monotonic()
-        folder = kept.with_suffix("")
-        told = figures(rank_images(subject, recipe, folder), subject.test.labels)
-        _keep(kept, told, folder)
-        _say(f"{self.key:<13} {subject.progress}: top-1 {_percent(told['top1'])}, in {clock(time.monotonic() - begin)}")
-        return told
+        training = training_of(subject, recipe, kept.with_suffix(""))
+        return once(
+            training,
+            kept,
+            lambda: figures(rank_images(subject, recipe, training), subject.test.labels),
+            lambda found: f"top-1 {100 * found['top1']:.1f} %",
+        )
 
 
 @dataclass
@@ -162,28 +153,3 @@ class LinearImages(ImageTraining):
     def more(self) -> dict[str, Any]:
         """What is between backbone and layer."""
         return {"standardise": self.standardise}
-
-
-def _agreed(value: Any) -> Any:
-    """What rank 0 found: all ranks do the same, whatever their disks show them."""
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return value
-    told = [value]
-    torch.distributed.broadcast_object_list(told)
-    return told[0]
-
-
-@rank_zero_only
-def _keep(path: Path, value: Any, folder: Path) -> None:
-    """Writes a result; what its training could have gone on from is not needed any more."""
-    write_json(path, value)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line, flush=True)

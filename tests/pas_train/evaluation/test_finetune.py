@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from PIL import Image
 from torch import nn
 
 from datamodules.labelled import LabelledImages, read_labelled
 from pas_train.backbones import build_backbone
-from pas_train.evaluation import image_training
+from pas_train.evaluation import module_training
 from pas_train.evaluation.finetune import Finetune, LinearImages
-from pas_train.evaluation.image_classifier import drop_paths
-from pas_train.evaluation.image_training import train_classifier
+from pas_train.evaluation.image_classifier import ImageClassifier, Recipe, drop_paths
+from pas_train.evaluation.image_training import train_classifier, training_of
 from pas_train.evaluation.protocol import Subject
 
 RESNET = {"channels": (4, 4, 8, 8), "layers": (1, 1, 1, 1)}
@@ -60,6 +60,10 @@ def subject(sets: tuple[LabelledImages, LabelledImages], tmp_path: Path) -> Subj
     return Subject("stripes", resnet(), *sets, _none, SIZE, half, half, torch.device("cpu"), tmp_path, trainer, 8)
 
 
+def train(subject: Subject, recipe: Recipe, folder: Path) -> tuple[Trainer, ImageClassifier]:
+    return train_classifier(subject, recipe, training_of(subject, recipe, folder))
+
+
 def _none() -> Any:
     raise AssertionError("no features are needed")
 
@@ -77,7 +81,7 @@ def test_finetune__learns_what_the_backbone_did_not_know(subject: Subject, capsy
 
 def test_linear_images__trains_the_layer_alone(subject: Subject, tmp_path: Path) -> None:
     protocol = LinearImages(epochs=2, batch_size=16)
-    _, module = train_classifier(subject, protocol.recipe(subject, 0), tmp_path)
+    _, module = train(subject, protocol.recipe(subject, 0), tmp_path)
     torch.testing.assert_close(module.backbone.state_dict(), subject.backbone.state_dict(), rtol=0, atol=0)
     assert module.head.bias.abs().sum() > 0 and int(module.standardise.num_batches_tracked) == 4
     assert 0 < protocol.judge(subject)["linear_images"]["top1"] <= 1
@@ -103,7 +107,7 @@ def test_finetune__trains_what_the_pretraining_froze(subject: Subject, tmp_path:
     frozen = vit()
     assert not frozen.pos_embed.requires_grad and not frozen.patch_embed.proj.weight.requires_grad
     recipe = Finetune(epochs=1, batch_size=16, drop_path=0.5, mixup=0.2, cutmix=1.0).recipe(subject, 0)
-    _, module = train_classifier(replace(subject, backbone=frozen), recipe, tmp_path)
+    _, module = train(replace(subject, backbone=frozen), recipe, tmp_path)
     for name in ("pos_embed", "patch_embed.proj.weight", "blocks.2.mlp.fc2.weight"):
         assert not torch.equal(module.backbone.get_parameter(name), frozen.get_parameter(name)), name
     exempt = module.trainer.optimizers[0].param_groups[1]["params"]
@@ -160,7 +164,7 @@ def test_two_ranks__train_as_one(
     protocol = Finetune(epochs=2, batch_size=16, optimizer="sgd", lr=0.1, label_smoothing=0.1)
 
     def weights(one: Subject, folder: Path) -> dict[str, torch.Tensor]:
-        _, module = train_classifier(one, protocol.recipe(one, 0), folder)
+        _, module = train(one, protocol.recipe(one, 0), folder)
         return {name: getattr(value, "full_tensor", lambda v=value: v)() for name, value in module.state_dict().items()}
 
     def work(rank: int) -> None:
@@ -190,28 +194,28 @@ def test_killed__goes_on_to_the_same_figures(
     subject = replace(subject, backbone=vit())
     protocol = Finetune(epochs=3, batch_size=16, drop_path=0.5, mixup=0.2)
     recipe = protocol.recipe(subject, 0)
-    _, whole = train_classifier(subject, recipe, tmp_path / "whole")
-    monkeypatch.setattr(image_training, "CHECKPOINT_MINUTES", 1e-9)
+    _, whole = train(subject, recipe, tmp_path / "whole")
+    monkeypatch.setattr(module_training, "CHECKPOINT_MINUTES", 1e-9)
     child = os.fork()
     if child == 0:
-        image_training.Trainer = lambda callbacks, **more: _trainer(callbacks=[*callbacks, Killed()], **more)
-        train_classifier(subject, recipe, tmp_path / "killed")
+        module_training.Trainer = lambda callbacks, **more: _trainer(callbacks=[*callbacks, Killed()], **more)
+        train(subject, recipe, tmp_path / "killed")
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     capsys.readouterr()
-    trainer, module = train_classifier(subject, recipe, tmp_path / "killed")
+    trainer, module = train(subject, recipe, tmp_path / "killed")
     assert "goes on from" in capsys.readouterr().out and trainer.global_step == 6
     torch.testing.assert_close(module.state_dict(), whole.state_dict(), rtol=0, atol=0)
 
 
-_trainer = image_training.Trainer
+_trainer = module_training.Trainer
 
 
 def test_finetune__workers_load_the_same_batches(subject: Subject, tmp_path: Path) -> None:
     recipe = Finetune(epochs=2, batch_size=16).recipe(subject, 0)
     ends = []
     for workers in (0, 2):
-        _, module = train_classifier(replace(subject, num_workers=workers), recipe, tmp_path / str(workers))
+        _, module = train(replace(subject, num_workers=workers), recipe, tmp_path / str(workers))
         ends.append(module.state_dict())
     torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=0)
 
@@ -219,7 +223,7 @@ def test_finetune__workers_load_the_same_batches(subject: Subject, tmp_path: Pat
 def test_linear_images__takes_the_trainer_s_precision(subject: Subject, tmp_path: Path) -> None:
     low = replace(subject, trainer={**subject.trainer, "precision": "bf16-mixed"})
     recipe = LinearImages(epochs=1, batch_size=16).recipe(subject, 0)
-    full, half = (train_classifier(one, recipe, tmp_path / str(one is low))[1].head.weight for one in (subject, low))
+    full, half = (train(one, recipe, tmp_path / str(one is low))[1].head.weight for one in (subject, low))
     assert not torch.equal(full, half) and torch.allclose(full, half, atol=0.01)
 
 
