@@ -45,7 +45,8 @@ class Source:
         """What a library's copy must compute of normalised images, float32 [N, 3, S, S].
 
         `embedding` [N, D]; `map` [N, C, h, w], the last feature map, of a vision transformer its patch tokens after the
-        last norm; `raw_map`, of a vision transformer alone, the same before that norm.
+        last norm; of a vision transformer alone, `raw_map`, the same before that norm, and `patch_map`, the same
+        without the other tokens, which the patches then do not attend to (ViTDet).
         """
         backbone: Any = self.backbone
         features = backbone.forward_features(images)
@@ -54,12 +55,16 @@ class Source:
             return told | {"map": features}
         rows, columns = backbone.patch_embed.grid_size
         raw: list[Tensor] = []
-        hook = backbone.blocks[-1].register_forward_hook(lambda module, given, output: raw.append(output))
+        hook = backbone.blocks[-1].register_forward_hook(lambda module, _, output: raw.append(output))
         try:
             backbone.forward_features(images)
         finally:
             hook.remove()
-        for name, tokens in (("map", features), ("raw_map", raw[0])):
+        given = backbone.patch_embed(images).flatten(1, -2)
+        if backbone.pos_embed is not None:
+            given = given + backbone.pos_embed[:, -rows * columns :]
+        alone = backbone.blocks(backbone.norm_pre(backbone.pos_drop(given)))
+        for name, tokens in (("map", features), ("raw_map", raw[0]), ("patch_map", alone)):
             patches = tokens[:, -rows * columns :].transpose(1, 2)
             told[name] = patches.reshape(len(images), -1, rows, columns)
         return told
