@@ -35,6 +35,13 @@ def test_coco_map__a_box_found_twice_counts_once() -> None:
     assert coco_map(known, twice, ["a"])["map"] == pytest.approx((51 + 50 * 2 / 3) / 101)
 
 
+def test_coco_map__what_is_found_in_a_crowd_is_neither_right_nor_wrong() -> None:
+    known, crowd = [boxes((0, 0, 40, 40, 0))], [boxes((50, 0, 200, 200, 0))]
+    found = [boxes((60, 10, 90, 40, 0, 0.9), (100, 10, 130, 50, 0, 0.8), (0, 0, 40, 40, 0, 0.7))]
+    assert coco_map(known, found, ["a"])["map"] == pytest.approx(1 / 3)
+    assert coco_map(known, found, ["a"], crowd)["map"] == pytest.approx(1)
+
+
 def test_coco_map__nothing_found_is_zero() -> None:
     known, nothing = [boxes((0, 0, 40, 40, 0))], [np.zeros((0, 6), np.float32)]
     assert coco_map(known, nothing, ["a"]) == {"map": 0, "map50": 0, "map75": 0}
