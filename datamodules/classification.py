@@ -10,10 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.batch_memory import BatchMemory, lent
 from datamodules.decoding import Picture, RefusedImage
 from datamodules.labelled import LIMITS, LabelledDataset, LabelledImages
-from datamodules.loaders import QuietLoader, RestartableLoader, as_it_is, place_of
+from datamodules.loaders import QuietLoader, RestartableLoader, as_it_is, place_of, worker_options
 from datamodules.sampling import GlobalBatches, RankRows
 from datamodules.views import ViewPair, ViewSettings
-from datamodules.workers import heed_parent_only
 
 
 def crops_alone(crop_min: float) -> ViewSettings:
@@ -61,7 +60,7 @@ def crop_loader(crops: LabelledCrops, batch_size: int, seed: int, trainer: Train
     sampler.place = lambda: place_of(trainer, len(sampler))
     crops.crops.compile()
     return RestartableLoader(
-        crops, batch_size=None, sampler=sampler, collate_fn=as_it_is, **_workers(num_workers), **_kept(num_workers)
+        crops, batch_size=None, sampler=sampler, collate_fn=as_it_is, **worker_options(num_workers, kept=True)
     )
 
 
@@ -71,13 +70,4 @@ def centre_loader(
     """This rank's share of images with the usual test transform; the first come again where ranks would differ."""
     dataset = LabelledDataset(images, image_size)
     sampler = RankRows(len(images), trainer.global_rank, trainer.world_size)
-    return QuietLoader(dataset, batch_size=batch_size, sampler=sampler, **_workers(num_workers))
-
-
-def _workers(count: int) -> dict[str, Any]:
-    options: dict[str, Any] = {"num_workers": count, "pin_memory": torch.cuda.is_available()}
-    return options | ({"worker_init_fn": heed_parent_only} if count else {})
-
-
-def _kept(count: int) -> dict[str, Any]:
-    return {"persistent_workers": True} if count else {}
+    return QuietLoader(dataset, batch_size=batch_size, sampler=sampler, **worker_options(num_workers))

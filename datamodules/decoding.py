@@ -1,11 +1,13 @@
 """Bytes from the open web to RGB, or a stated reason why not."""
 
 import io
+import os
 import struct
 import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
@@ -35,9 +37,9 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # EXIF orientation 
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
     4: lambda pixels: pixels[::-1],
-    5: lambda pixels: pixels.transpose(1, 0, 2),
+    5: lambda pixels: pixels.swapaxes(0, 1),
     6: lambda pixels: np.rot90(pixels, -1),
-    7: lambda pixels: pixels[::-1, ::-1].transpose(1, 0, 2),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
     8: lambda pixels: np.rot90(pixels),
 }
 _TURNED, _UPSIDE_DOWN, _MIRRORED = (5, 6, 7, 8), (3, 4, 7, 8), (2, 3, 6, 7)  # which sides change, or change ends
@@ -110,6 +112,58 @@ class Picture:
     def whole(pixels: np.ndarray) -> "Picture":
         """All pixels of an image; writable, as kernels are compiled anew for memory that is not."""
         return Picture(np.require(pixels, requirements=["C", "W"]), *pixels.shape[:2])
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its image before it is decoded.
+
+    Args:
+        height: Of the pixels as they are stored.
+        width: Likewise.
+        orientation: EXIF's, 1 where they are stored upright.
+    """
+
+    height: int
+    width: int
+    orientation: int = 1
+
+    @property
+    def turned(self) -> bool:
+        """Whether height and width change places where the image is upright."""
+        return self.orientation in _TURNED
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether its columns then change ends."""
+        return self.orientation in _MIRRORED
+
+    @property
+    def upside_down(self) -> bool:
+        """Whether its rows then change ends."""
+        return self.orientation in _UPSIDE_DOWN
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Height and width of the upright image."""
+        return (self.width, self.height) if self.turned else (self.height, self.width)
+
+    def turn(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels [H, W, ...] as they are stored, upright."""
+        return _UPRIGHT.get(self.orientation, np.asarray)(pixels)
+
+
+def read_header(path: Path) -> Header:
+    """Of an image file, of which no more is read. Raises RefusedImage or OSError."""
+    with open(path, "rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except BOMB as error:
+            raise RefusedImage("too_large", str(error)) from None
+        except DAMAGE:
+            raise RefusedImage("not_an_image" if os.fstat(file.fileno()).st_size else "empty") from None
+        return Header(image.height, image.width, _orientation(image))
 
 
 def decode_rgb(data: bytes, limits: ImageLimits | None = None) -> np.ndarray:

@@ -3,11 +3,12 @@
 import math
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from datamodules.batch_memory import BatchMemory
-from datamodules.workers import deaf_from_birth
+from datamodules.workers import deaf_from_birth, heed_parent_only
 
 HELD = 3  # batches of a worker that a training has in hand, beside those that are made ahead
 
@@ -63,3 +64,9 @@ def place_of(trainer: Trainer, batches: int) -> tuple[int, int]:
 def as_it_is(batch: Any) -> Any:
     """The collate_fn of data sets whose items are whole batches."""
     return batch
+
+
+def worker_options(count: int, kept: bool = False) -> dict[str, Any]:
+    """Of a DataLoader with so many processes. kept: they live on from epoch to epoch."""
+    options: dict[str, Any] = {"num_workers": count, "pin_memory": torch.cuda.is_available()}
+    return options | ({"worker_init_fn": heed_parent_only, "persistent_workers": kept} if count else {})
