@@ -13,8 +13,10 @@
                 `identity` (of its weights)
     protocols   data set -> `train`, `test` (fingerprints), `train_images`, `test_images`, `classes`, `image_size`,
                 `precision` (of the extraction of features), and `figures`: name -> the settings behind it
-    evaluation  data set -> backbone -> name -> figures: `top1`, `top5`, `mean_per_class` (shares), `interval` (95 %,
-                of top1 over the test images), of several seeds `seeds` (top1 of each); or a `score`
+    evaluation  data set -> backbone -> name -> figures. Of classification `top1`, `top5`, `mean_per_class`, `interval`
+                (95 %, of top1 over the test images), or a `score`; of `segmentation` `miou`, `macc`, `accuracy` (of
+                pixels); of `detection` `map`, `map50`, `map75` (COCO's). Of several seeds also `seeds`: of each the
+                top1, miou or map. All but scores are shares in [0, 1]
     settings    the yaml's `evaluation`
 
 A backbone is `trained`, `start`, `untrained` and `pixels`, or the name of a published one as in evaluation.baselines.
@@ -28,6 +30,11 @@ from datamodules.files import read_json
 
 VERSION = 2
 FILE = "results.json"
+# Of figures on masks and boxes what is shown, and how papers write it: figure -> entry -> title. The first says most.
+MEASURES = {
+    "segmentation": {"miou": "mIoU", "macc": "mAcc"},
+    "detection": {"map": "mAP", "map50": "AP50", "map75": "AP75"},
+}
 
 
 def results_of(

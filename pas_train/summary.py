@@ -3,9 +3,11 @@
 import csv
 import re
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pas_train.results import MEASURES
 from pas_train.runs import Run
 
 BACKBONES = (("pixels", "raw pixels"), ("untrained", "untrained"), ("start", "start"), ("trained", "trained"))
@@ -61,7 +63,7 @@ def _training(run: Run) -> str:
 def accuracies(
     evaluation: dict[str, Any], screening: dict[str, Any] | None = None, backbones: dict[str, Any] | None = None
 ) -> str:
-    """A table of accuracies: a line per data set and protocol, a column per backbone.
+    """A table of accuracies: a line per data set and figure, a column per backbone.
 
     backbones: what they are called, as in results.json. Columns that do not fit beside each other go below.
     Marked are the data sets whose test images were not kept out of the training, as far as is known.
@@ -71,10 +73,9 @@ def accuracies(
     first, others = [name for name, _ in BACKBONES[:-1]], [name for name in found if name not in dict(BACKBONES)]
     shown = [name for name in (*first, *others, "trained") if name in found]
     rows = [
-        (f"{protocol_title(protocol)} {name}", judged, protocol, (screening or {}).get(name, {}).get("screened", True))
+        (f"{title} {name}", cells, (screening or {}).get(name, {}).get("screened", True))
         for name, judged in evaluation.items()
-        for protocol in dict.fromkeys(one for figures in judged.values() for one in figures)
-        if any(_cell(figures.get(protocol)) != "-" for figures in judged.values())
+        for title, cells in _rows(judged)
     ]
     left = max([26, *(len(label) + 1 for label, *_ in rows)])
     heads = {name: _broken(titles.get(name, name)) for name in shown}
@@ -84,16 +85,25 @@ def accuracies(
     for block in _blocks(shown, widths, room) if rows else ():
         height = max(len(heads[name]) for name in block)
         for line in range(height):
-            cells = [[""] * (height - len(heads[name])) + heads[name] for name in block]
-            text = "".join(f"{cell[line]:>{widths[name]}}" for cell, name in zip(cells, block, strict=True))
+            words = [[""] * (height - len(heads[name])) + heads[name] for name in block]
+            text = "".join(f"{word[line]:>{widths[name]}}" for word, name in zip(words, block, strict=True))
             lines.append(f"{'accuracy' if line == height - 1 else '':<{left}}{text}".rstrip())
-        for label, judged, protocol, screened in rows:
-            text = "".join(f"{_cell(judged.get(name, {}).get(protocol)):>{widths[name]}}" for name in block)
+        for label, cells, screened in rows:
+            text = "".join(f"{cells.get(name, '-'):>{widths[name]}}" for name in block)
             lines.append(f"{label:<{left}}{text}" + ("" if screened else UNSCREENED))
     for why in dict.fromkeys(entry["why"] for entry in (screening or {}).values() if entry.get("why")):
         if lines:
             lines.append(textwrap.fill(f"not screened: {why}", WIDTH, break_long_words=False, break_on_hyphens=False))
     return "\n".join(lines)
+
+
+def _rows(judged: dict[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Title and cells, by backbone, of each figure of a data set."""
+    for protocol in dict.fromkeys(name for figures in judged.values() for name in figures):
+        for key, title in MEASURES.get(protocol, {"top1": ""}).items():
+            found = {backbone: _cell(figures.get(protocol), key) for backbone, figures in judged.items()}
+            if cells := {backbone: cell for backbone, cell in found.items() if cell}:
+                yield f"{protocol_title(protocol)} {title}".rstrip(), cells
 
 
 def protocol_title(name: str) -> str:
@@ -104,12 +114,12 @@ def protocol_title(name: str) -> str:
     return PROTOCOLS.get(name, name)
 
 
-def _cell(figures: dict[str, Any] | None) -> str:
-    """A share in percent, a score as it is, a dash where there is neither."""
-    if figures and figures.get("top1") is not None:
-        return f"{100 * figures['top1']:.1f} %"
+def _cell(figures: dict[str, Any] | None, key: str) -> str:
+    """The share of that name in percent, a score as it is; nothing where there is neither."""
+    if figures and figures.get(key) is not None:
+        return f"{100 * figures[key]:.1f} %"
     score = (figures or {}).get("score")
-    return "-" if score is None else f"{score:.3f}"
+    return "" if score is None else f"{score:.3f}"
 
 
 def _broken(title: str) -> list[str]:

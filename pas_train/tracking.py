@@ -17,6 +17,7 @@ SIDE_PX = 224  # of the sample pictures, longest side
 SERVER_WAIT_S = 20.0  # wandb's own limit is 90
 NAME_LENGTH = 128  # of an artifact, at most
 COLUMNS = ("top1", "top1_low", "top1_high", "top5", "mean_per_class", "score")  # of the table of an evaluation
+DENSE = ("miou", "macc", "accuracy", "map", "map50", "map75")  # its columns where masks or boxes are judged
 SUMMARY_CHARACTERS = 900_000  # the server takes values of up to a megabyte
 
 
@@ -148,25 +149,26 @@ def _pictures(images: Sequence[np.ndarray]) -> list[Any]:
 def log_results(logger: "WandbLogger", results: Mapping[str, Any]) -> None:
     """Sends what a results.json holds (pas_train.results).
 
-    Accuracies are `eval/<data set>/<protocol>/top1` in the summary, of baselines `eval/<data set>/<backbone>/...`; all
-    together they are a table `evaluation`. The file's text is the summary's `results`, so that one question to the
-    server brings it back; data set and training are in the config.
+    Accuracies are `eval/<data set>/<protocol>/top1` in the summary (`.../segmentation/miou`, `.../detection/map`), of
+    baselines `eval/<data set>/<backbone>/...`; all together they are a table `evaluation`. The file's text is the
+    summary's `results`, so that one question to the server brings it back; data set and training are in the config.
     """
     import wandb
 
     run = logger.experiment
     titles = {name: one.get("title", name) for name, one in results.get("backbones", {}).items()}
-    rows = []
+    rows: list[tuple[list[str], dict[str, float]]] = []
     for data_set, backbones in results["evaluation"].items():
         for backbone, protocols in backbones.items():
             place = f"eval/{data_set}" if backbone == "trained" else f"eval/{data_set}/{backbone}"
             for protocol, figures in protocols.items():
                 numbers = _numbers(figures)
                 run.summary.update({f"{place}/{protocol}/{key}": value for key, value in numbers.items()})
-                cells = [numbers.get(column) for column in COLUMNS]
-                rows.append([data_set, titles.get(backbone, backbone), protocol, *cells])
+                rows.append(([data_set, titles.get(backbone, backbone), protocol], numbers))
     if rows:
-        run.log({"evaluation": wandb.Table(columns=["data set", "backbone", "protocol", *COLUMNS], data=rows)})
+        columns = [*COLUMNS, *(name for name in DENSE if any(name in numbers for _, numbers in rows))]
+        table = [[*names, *map(numbers.get, columns)] for names, numbers in rows]
+        run.log({"evaluation": wandb.Table(columns=["data set", "backbone", "protocol", *columns], data=table)})
     text = json.dumps(results)
     if len(text) > SUMMARY_CHARACTERS and results.get("training"):
         text = json.dumps({**results, "training": {**results["training"], "curve": []}})

@@ -24,7 +24,7 @@ from pas_train.comparison.placing import place_labels
 from pas_train.comparison.rows import Row
 from pas_train.comparison.tables import FAMILIES, Table
 
-MARKERS = ("o", "s", "^", "D", "P", "v", "X", "p")
+MARKERS = ("o", "s", "^", "d", "P", "v", "X", "p")
 LARGEST, SMALLEST, ALIKE = 420.0, 28.0, 90.0  # areas of bubbles in square points; ALIKE where passes are not known
 ALONE = [title for title, figures in FAMILIES.items() if list(figures.values()) == [""]]  # one figure, one panel
 NEARLY, STEP, MOST = (
@@ -63,7 +63,7 @@ def accuracy_over_size(tables: Sequence[Table], rows: Sequence[Row]) -> Chart | 
             if place + columns >= len(panels):  # the last one of its column
                 axis.set_xlabel("images in the pretraining set")
             axis.set_title("\n".join(word for word in (table.name, recipe) if word))
-            axis.set_ylabel(f"{METRICS[table.metric]}, %")
+            axis.set_ylabel(f"{table.columns[0].title or METRICS[table.metric]}, %")
         _legend(figure, sets, drawn, areas)
         if numbers:
             _numbered(figure, numbers, {short[id(row)]: colours[row.name] for row in drawn})
@@ -93,7 +93,7 @@ def _points(table: Table) -> list[Point]:
         (row, column.data_set, cell)
         for row, line in table.rows
         for column, cell in zip(table.columns, line, strict=True)
-        if cell is not None and row.images and column.data_set != AVERAGE
+        if cell is not None and row.images and column.data_set != AVERAGE and column.first
     ]
 
 

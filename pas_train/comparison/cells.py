@@ -9,9 +9,11 @@ from typing import Any
 
 from pas_train.comparison.refusals import OUTSIDE, why_unscreened
 from pas_train.comparison.rows import Row
+from pas_train.results import MEASURES
 
 METRICS = {"top1": "top-1 accuracy", "top5": "top-5 accuracy", "mean_per_class": "mean accuracy per class"}
 SCORES = {"logme": "LogME", "ncti": "NCTI"}
+FIRST = {name: next(iter(entries)) for name, entries in MEASURES.items()}  # of masks and boxes the entry that says most
 AVERAGE = "average"
 SCORE_DIGITS = 3
 UNKNOWN, UNSCREENED = "†", "‡"  # marks of what could not be screened, and of what was not
@@ -45,16 +47,25 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """Of a table: evaluation set and figure; `average` is over the sets before it."""
+    """Of a table: evaluation set and figure; `average` is over the sets before it.
+
+    key: the figure's entry that it shows; that of the metric where there is none.
+    """
 
     data_set: str
     figure: str
     title: str = ""
+    key: str = ""
 
     @property
     def score(self) -> bool:
         """Whether it is no accuracy."""
         return self.figure in SCORES
+
+    @property
+    def first(self) -> bool:
+        """Whether no other column of its evaluation set says more of the figure."""
+        return self.key == FIRST.get(self.figure, "")
 
 
 def digits_of(column: Column, digits: int) -> int:
@@ -66,7 +77,7 @@ def column_cells(rows: Sequence[Row], column: Column, metric: str) -> list[Cell 
     """Of all rows. metric: of accuracies."""
     if column.figure == "ncti":
         return _relative(rows, column)
-    key = "score" if column.score else metric
+    key = "score" if column.score else column.key or metric
     return [_cell(row, column, key) for row in rows]
 
 
@@ -79,7 +90,7 @@ def _cell(row: Row, column: Column, key: str) -> Cell | None:
     factor = 1.0 if key == "score" else 100.0
     values = tuple(factor * part[key] for part in parts)
     low, high, over = interval_of(values)
-    if len(values) == 1 and key == "top1":
+    if len(values) == 1 and key == FIRST.get(column.figure, "top1"):
         low, high, over = _of_one(parts[0])
     mark, why = _mark(row, column.data_set)
     return Cell(fmean(values), values, low, high, over, mark=mark, why=why)

@@ -82,9 +82,9 @@ def parser() -> argparse.ArgumentParser:
         "--data-set", nargs="+", action="extend", default=[], metavar="NAME", help="evaluation sets to show"
     )
     made.add_argument("--protocol", nargs="+", action="extend", default=[], metavar="NAME",
-                      help="protocols to show, such as knn or linear")  # fmt: skip
+                      help="protocols to show, such as knn, linear or segmentation")  # fmt: skip
     made.add_argument("--split-by", choices=list(SPLITS), help="a table for each")
-    made.add_argument("--metric", choices=list(METRICS), default="top1", help="accuracy that is shown (top1)")
+    made.add_argument("--metric", choices=list(METRICS), default="top1", help="accuracy of classes to show (top1)")
     made.add_argument(
         "--digits", type=int, choices=range(4), default=1, metavar="N", help="decimals of percentages (1)"
     )
@@ -112,7 +112,7 @@ def compared(options: argparse.Namespace) -> Comparison:
     tables = tables_of(rows, options.baseline, options.metric, split, options.digits)
     others = [table for metric in METRICS if metric != options.metric
               for table in tables_of(rows, options.baseline, metric, split, options.digits)]  # fmt: skip
-    others = [table for table in others if not all(column.score for column in table.columns)]
+    others = [table for table in others if not all(column.score or column.key for column in table.columns)]
     return Comparison(results, rows, tables, others, notes, options.digits)
 
 

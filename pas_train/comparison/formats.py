@@ -150,7 +150,7 @@ def _blocks(table: Table, constant: dict[str, str], digits: int, width: int) -> 
 
 def _aligned(table: Table, place: int, digits: int) -> list[str]:
     """Heading and cells of a column, its parts below each other; of families of figures the figures alone."""
-    column = table.columns[place]
+    column, whole = table.columns[place], not table.family
     digits = digits_of(column, digits)
     parts = []
     for _, line in table.rows:
@@ -158,9 +158,8 @@ def _aligned(table: Table, place: int, digits: int) -> list[str]:
         if cell is None:
             parts.append(["–", "", "", "", ""])
             continue
-        half = f" ±{number(cell.half, digits)}" if cell.half is not None and not table.levels else ""
-        shown = cell.difference is not None and not table.levels
-        difference = f" ({signed(cell.difference, digits)})" if cell.difference is not None and shown else ""
+        half = f" ±{number(cell.half, digits)}" if cell.half is not None and whole else ""
+        difference = f" ({signed(cell.difference, digits)})" if cell.difference is not None and whole else ""
         mark = "" if row_mark(line) else cell.mark
         parts.append([number(cell.value, digits), ("", "**", "*")[cell.rank], half, difference, mark])
     widths = [max(len(part[i]) for part in parts) for i in range(5)]

@@ -34,8 +34,9 @@ def _record(table: Table, row: Row, column: Column, cell: Cell) -> dict[str, Any
     compared = cell.difference is not None
     record = {
         "table": table.title, "part": table.part, "data_set": column.data_set, "figure": column.figure,
-        "metric": "score" if column.score else table.metric, "row": row.label, "kind": row.kind, "images": row.images,
-        "synthetic": row.synthetic, "epochs": row.epochs, "method": row.method, "backbone": row.backbone, **known,
+        "metric": "score" if column.score else column.key or table.metric, "row": row.label, "kind": row.kind,
+        "images": row.images, "synthetic": row.synthetic, "epochs": row.epochs, "method": row.method,
+        "backbone": row.backbone, **known,
         "value": cell.value, "low": cell.low, "high": cell.high, "interval_over": cell.over,
         "seeds": len(cell.values), "values": ";".join(f"{value:.10g}" for value in cell.values),
         "difference": cell.difference, "baseline": table.baseline if compared else None,

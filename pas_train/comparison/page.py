@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from pas_train.comparison.command import Comparison
 
 TITLE = "Comparison of pretraining data sets"
-CARDS = 4
+CARDS = 5
 BUBBLES = (
-    "Each bubble is a pretraining set on one evaluation set: its height the accuracy, its area the forward passes of "
-    "the pretraining. The bar spans the seeds, or of one seed the 95 % interval over the test images. Sets of one size "
-    "stand side by side. Baselines whose images are not counted are in the tables alone."
+    "Each bubble is a pretraining set on one evaluation set: its height the accuracy (of segmentation the mIoU, of "
+    "detection the mAP), its area the forward passes of the pretraining. The bar spans the seeds, or of one seed the "
+    "95 % interval over the test images. Sets of one size stand side by side. Baselines whose images are not counted "
+    "are in the tables alone."
 )
 CURVES = (
     "Accuracy of a k-NN classifier while training: the mean of the seeds, and the range between the lowest and the "
@@ -51,25 +52,27 @@ def page(comparison: "Comparison", charts: dict[str, Chart | None]) -> str:
 
 
 def _cards(tables: Sequence[Table], digits: int) -> list[dict[str, str]]:
-    """The best pretraining set of the first evaluation sets and protocols."""
+    """The best pretraining set on the first evaluation set of each protocol, then on the second ones."""
     cards = []
     for table in tables:
+        shown = 0
         for place, column in enumerate(table.columns):
             best = [(row, cell) for row, line in table.rows if (cell := line[place]) is not None and cell.rank == 1]
-            if best and not table.levels and column.data_set != AVERAGE:
+            if best and not table.family and column.first and column.data_set != AVERAGE:
                 row, cell = best[0]
                 ahead = cell.difference is not None
-                cards.append(
-                    {
-                        "value": formats.number(cell.value, digits_of(column, digits)) + ("" if column.score else " %"),
-                        "name": " and ".join(dict.fromkeys(row.label for row, _ in best)),
-                        "where": f"{column.data_set}, {table.name}",
-                        "difference": f"{formats.signed(cell.difference or 0, digits)} to {table.baseline}"
-                        if ahead
-                        else "",
-                    }
-                )
-    return cards[:CARDS]
+                unit = "" if column.score else f" % {column.title}".rstrip()
+                card = {
+                    "value": formats.number(cell.value, digits_of(column, digits)) + unit,
+                    "name": " and ".join(dict.fromkeys(row.label for row, _ in best)),
+                    "where": f"{column.data_set}, {table.name}",
+                    "difference": f"{formats.signed(cell.difference or 0, digits)} to {table.baseline}"
+                    if ahead
+                    else "",
+                }
+                cards.append((shown, card))
+                shown += 1
+    return [card for _, card in sorted(cards, key=lambda item: item[0])][:CARDS]
 
 
 def _table(table: Table, place: int, colours: dict[str, str], digits: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pas_train.comparison.cells import AVERAGE, METRICS, SCORES, Cell, Column, average, column_cells, digits_of
 from pas_train.comparison.rows import Row
+from pas_train.results import MEASURES
 
 # Families of figures that share a table: title -> figure -> what its column is called (nothing where it is alone).
 FAMILIES: dict[str, dict[str, str]] = {
@@ -15,7 +16,13 @@ FAMILIES: dict[str, dict[str, str]] = {
     "Fine-tuning": {"finetune": ""},
     "k-NN": {"knn": ""},
     "Linear probe on augmented images": {"linear_images": ""},
+    "Semantic segmentation": {"segmentation": ""},
+    "Object detection": {"detection": ""},
     "Transferability": SCORES,
+}
+UNITS = {
+    "segmentation": "mean IoU and accuracy of classes in %",
+    "detection": "COCO's average precision in %, mAP over IoU 0.5 to 0.95",
 }
 # Families by the number in a figure's name: title -> beginning of the name, and of the column.
 NUMBERED = {"Few-shot": ("fewshot", "{}-shot"), "k-NN, weighted vote": ("knn", "k = {}")}
@@ -44,12 +51,19 @@ class Table:
     @property
     def unit(self) -> str:
         """What the figures are."""
-        return "score, higher is better" if self.columns[0].score else f"{METRICS[self.metric]} in %"
+        if self.columns[0].score:
+            return "score, higher is better"
+        return UNITS.get(self.columns[0].figure) or f"{METRICS[self.metric]} in %"
 
     @property
     def levels(self) -> bool:
         """Whether each evaluation set has several columns."""
         return any(column.title for column in self.columns)
+
+    @property
+    def family(self) -> bool:
+        """Whether these are of several figures, rather than of one."""
+        return self.levels and not self.columns[0].key
 
 
 def tables_of(
@@ -92,18 +106,23 @@ def _table(
     title: str, figures: dict[str, str], rows: Sequence[Row], baseline: str | None, metric: str, digits: int
 ) -> Table | None:
     sets = dict.fromkeys(data_set for row in rows for draw in row.draws for data_set in draw.figures)
-    columns = [Column(data_set, figure, name) for data_set in sorted(sets) for figure, name in figures.items()]
-    cells = {(column.data_set, column.figure): column_cells(rows, column, metric) for column in columns}
-    columns = [column for column in columns if any(cells[column.data_set, column.figure])]
+    columns = [
+        Column(data_set, figure, title, key)
+        for data_set in sorted(sets)
+        for figure, name in figures.items()
+        for key, title in MEASURES.get(figure, {"": name}).items()
+    ]
+    cells = {column: column_cells(rows, column, metric) for column in columns}
+    columns = [column for column in columns if any(cells[column])]
     if not columns:
         return None
-    if len({c.data_set for c in columns}) > 1 and not any(c.score for c in columns):
+    if len({c.data_set for c in columns}) > 1 and not any(c.score or c.key for c in columns):
         for figure, name in figures.items():
             own = [c for c in columns if c.figure == figure]
             if len(own) > 1:
                 columns.append(Column(AVERAGE, figure, name))
-                cells[AVERAGE, figure] = [average(row, own, metric) for row in rows]
-    lines = [[cells[column.data_set, column.figure][place] for column in columns] for place in range(len(rows))]
+                cells[columns[-1]] = [average(row, own, metric) for row in rows]
+    lines = [[cells[column][place] for column in columns] for place in range(len(rows))]
     told = [(row, line) for row, line in zip(rows, lines, strict=True) if any(line)]
     table = Table(title, columns, told, metric, baseline=_baseline_title(rows, baseline))
     based = [baseline in names_of(row) for row, _ in told]

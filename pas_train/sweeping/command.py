@@ -14,7 +14,7 @@ from typing import Any
 
 from datamodules.files import atomic, read_json, write_json
 from pas_train.errors import paragraph
-from pas_train.results import FILE, read_results
+from pas_train.results import FILE, MEASURES, read_results
 from pas_train.sweeping import claims
 from pas_train.sweeping.expansion import check_command
 from pas_train.sweeping.folder import PlannedRun, SweepFolder, plan_runs, shown
@@ -25,7 +25,10 @@ MANY = 100  # runs of a dry run that are shown
 POLL_S = 5.0
 AGAIN_S = 60.0
 TAKEN = "another run writes to"  # what a workspace says that somebody curates
-TOLD = ("knn", "linear", "linear_images", "finetune")  # whose accuracy is shown of a finished run
+# Whose accuracy is shown of a finished run, and which of its entries.
+TOLD = dict.fromkeys(("knn", "linear", "linear_images", "finetune"), ("top1", "")) | {
+    figure: next(iter(entries.items())) for figure, entries in MEASURES.items()
+}
 MOST = 4  # of these
 # Exit statuses of a program that was told to end.
 TOLD_TO_END = (130, 143, -2, -15, 138, -10)
@@ -212,10 +215,11 @@ def _figures(results: Path | None) -> str:
     except ValueError:
         return ""
     told = [
-        f"{name} {protocol} {100 * figures['top1']:.1f} %"
+        f"{name} {title or protocol} {100 * figures[key]:.1f} %"
         for name, backbones in evaluation.items()
         for protocol, figures in backbones.get("trained", {}).items()
-        if protocol in TOLD and "top1" in figures
+        for key, title in [TOLD.get(protocol, ("", ""))]
+        if figures.get(key) is not None
     ]
     return ", ".join(told[:MOST])
 

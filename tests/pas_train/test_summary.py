@@ -35,6 +35,23 @@ def test_accuracies__a_line_per_set_and_protocol() -> None:
     assert len({len(line) for line in accuracies(EVALUATION).splitlines()}) == 1  # the columns are straight
 
 
+def test_accuracies__of_masks_and_boxes() -> None:
+    evaluation = {
+        "foodseg103": {
+            "untrained": {"segmentation": {"miou": 0.1, "macc": 0.2, "accuracy": 0.5}},
+            "trained": {"segmentation": {"miou": 0.4, "macc": 0.5, "accuracy": 0.8, "seeds": [0.4, 0.4]}},
+        },
+        "oktoberfest": {"trained": {"detection": {"map": 0.3, "map50": 0.6, "map75": 0.25}}},
+    }
+    assert [line.split() for line in accuracies(evaluation).splitlines()[1:]] == [
+        ["segmentation", "mIoU", "foodseg103", "10.0", "%", "40.0", "%"],
+        ["segmentation", "mAcc", "foodseg103", "20.0", "%", "50.0", "%"],
+        ["detection", "mAP", "oktoberfest", "-", "30.0", "%"],
+        ["detection", "AP50", "oktoberfest", "-", "60.0", "%"],
+        ["detection", "AP75", "oktoberfest", "-", "25.0", "%"],
+    ]
+
+
 def test_accuracies__no_column_for_what_was_not_judged() -> None:
     assert accuracies({"birds": EVALUATION["birds"]}).splitlines()[0].split() == ["accuracy", "trained"]
     assert accuracies({}) == ""

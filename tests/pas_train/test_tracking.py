@@ -20,13 +20,19 @@ FUNNEL = [{"stage": "collected", "real": 100, "synthetic": 20}, {"stage": "not l
 RESULT = {"knees": [40, None, 12], "cut": 40, "kept": 70, "target_size": None, "manifest_sha256": "ab" * 32}
 TRAINED = {"knn": {"top1": 0.75, "interval": [0.7, 0.8]}, "linear": {"top1": 0.8, "top5": 0.9, "seeds": [0.7, 0.9]},
            "logme": {"score": 1.25}}  # fmt: skip
+SEGMENTED = {"segmentation": {"miou": 0.4, "macc": 0.5, "accuracy": 0.8, "seeds": [0.3, 0.5]}}
+DETECTED = {"detection": {"map": 0.3, "map50": 0.6, "map75": 0.25}}
 RESULTS = {
     "version": 2,
     "data": {"source": "m.parquet", "identity": "ab", "name": "food mini", "images": 70},
     "training": {"method": "MoCoV3", "seed": 1, "curve": [{"images_seen": 8, "top1": 0.5}]},
     "labels": {"domain": "food", "group": "food", "tags": ["a"]},
     "backbones": {"trained": {"title": "trained"}, "pixels": {"title": "raw pixels"}},
-    "evaluation": {"fruits": {"trained": TRAINED, "pixels": {"knn": {"top1": 0.5}}}},
+    "evaluation": {
+        "plates": {"trained": SEGMENTED},
+        "tables": {"trained": DETECTED},
+        "fruits": {"trained": TRAINED, "pixels": {"knn": {"top1": 0.5}}},
+    },
 }
 
 
@@ -83,15 +89,19 @@ def test_log_results__figures_a_table_and_the_whole_file(tmp_path: Path) -> None
     assert (list(run.tags), run.notes, run.job_type) == (["a", "b"], "why", "probe")
     expected = {"eval/fruits/knn/top1": 0.75, "eval/fruits/knn/top1_low": 0.7, "eval/fruits/knn/top1_high": 0.8,
                 "eval/fruits/linear/top5": 0.9, "eval/fruits/logme/score": 1.25,
-                "eval/fruits/pixels/knn/top1": 0.5}  # fmt: skip
+                "eval/fruits/pixels/knn/top1": 0.5, "eval/plates/segmentation/miou": 0.4,
+                "eval/plates/segmentation/macc": 0.5, "eval/tables/detection/map": 0.3,
+                "eval/tables/detection/map75": 0.25}  # fmt: skip
     assert {key: summary[key] for key in expected} == expected
     assert json.loads(summary["results"]) == RESULTS
     assert config["data_set"] == RESULTS["data"] and config["training"] == {"method": "MoCoV3", "seed": 1}
-    assert history["evaluation.nrows"] == 4
+    assert history["evaluation.nrows"] == 6
     (table,) = tmp_path.glob("wandb/offline-run-*/files/media/table/evaluation*.json")
     told = json.loads(table.read_text())
     assert told["columns"][:4] == ["data set", "backbone", "protocol", "top1"]
     assert told["data"][-1][:4] == ["fruits", "raw pixels", "knn", 0.5]
+    assert told["columns"][-6:] == ["miou", "macc", "accuracy", "map", "map50", "map75"]
+    assert told["data"][0] == ["plates", "trained", "segmentation", *[None] * 6, 0.4, 0.5, 0.8, *[None] * 3]
 
 
 def test_log_results__curve_too_long_for_the_server_is_left_out(tmp_path: Path) -> None:

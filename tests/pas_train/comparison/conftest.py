@@ -12,6 +12,6 @@ from tests.pas_train.comparison.made import paper
 
 @pytest.fixture
 def tables(tmp_path: Path) -> list[Table]:
-    folder = paper(tmp_path, names=("knn", "fewshot1", "fewshot5", "logme"))
+    folder = paper(tmp_path, names=("knn", "fewshot1", "fewshot5", "logme", "detection"))
     rows, _ = rows_of(draws_of(read_all([str(folder)])))
     return tables_of(rows, "imagenet-1k")

@@ -47,6 +47,10 @@ def judged(top1: float, names: tuple[str, ...] = ("knn", "linear")) -> dict[str,
             told[name] = {"ncc": top1, "seli": 100 * top1, "vc": 3 - top1}
         elif name == "logme":
             told[name] = {"score": top1 - 0.2}
+        elif name == "segmentation":
+            told[name] = {"miou": top1 / 2, "macc": top1 / 2 + 0.1, "accuracy": 0.9}
+        elif name == "detection":
+            told[name] = {"map": top1 / 2, "map50": top1 / 2 + 0.2, "map75": top1 / 2 + 0.1}
         else:
             told[name] = figures(min(0.99, max(0.02, top1 + 0.04 * place)))
     return told

@@ -1,3 +1,6 @@
+import csv
+import io
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -70,6 +73,22 @@ def test_compare__shows_the_metric_and_the_parts_that_are_asked_for(
     told = capsys.readouterr().out
     assert "k-NN · ResNet-18, mean accuracy per class in %" in told and "k-NN · ResNet-50" in told
     assert "Linear" not in told and "foodx-251" not in told
+
+
+def test_compare__masks_and_boxes_stand_beside_accuracies_of_any_metric(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    paper(tmp_path / "runs", seeds=1, names=("knn", "segmentation", "detection"))
+    compare("compare", [str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--metric", "top5"])
+    told = capsys.readouterr().out
+    assert "k-NN, top-5" in told and "food-101 mIoU" in told and "food-101 AP75" in told
+    records = list(csv.DictReader(io.StringIO((tmp_path / "out" / "tables.csv").read_text())))
+    known = [(record["data_set"], record["figure"], record["metric"], record["row"]) for record in records]
+    assert len(set(known)) == len(known) and {"top1", "miou", "macc", "map75"} <= {metric for _, _, metric, _ in known}
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert re.search(r"Best on food-101, Semantic segmentation</span><b>\d+\.\d % mIoU</b>", page)
+    compare("compare", [str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--protocol", "detection"])
+    assert "k-NN" not in capsys.readouterr().out.partition("compared")[0]
 
 
 def test_compare__imports_no_torch(tmp_path: Path) -> None:

@@ -16,10 +16,17 @@ def test_short_number__reads_as_papers_write_it(value: float | None, text: str) 
 def test_console__fits_the_width_and_marks_best_and_second(tables: list[Table]) -> None:
     text = formats.console(tables)
     assert max(map(len, text.splitlines())) <= formats.WIDTH
-    knn = text[text.index("k-NN, top-1") : text.index("Few-shot")]
+    knn = text[text.index("k-NN, top-1") : text.index("Object detection")]
     assert [line.split()[0] for line in knn.splitlines() if "**" in line] == ["pas-f"]
     assert text.startswith("MoCo v3, ViT-B/16, 300 epochs, 3 seeds\n")
     assert "† Its pretraining images could not be screened" in text
+
+
+def test_console__boxes_have_all_measures_with_intervals_and_differences(tables: list[Table]) -> None:
+    text = formats.console([table for table in tables if table.title == "Object detection"], width=200)
+    heads, best = (next(line for line in text.splitlines() if part in line) for part in ("food-101 mAP", "pas-f  "))
+    assert heads.count("mAP") == heads.count("AP50") == heads.count("AP75") == 2
+    assert best.count("**") == best.count(" ±") == best.count("(+") == 6 and "average" not in heads
 
 
 def test_console__narrow_ones_are_broken_into_blocks(tables: list[Table]) -> None:

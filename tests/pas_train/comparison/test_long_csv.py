@@ -17,3 +17,6 @@ def test_csv__has_every_number_as_it_is(tables: list[Table]) -> None:
     assert (own["images"], own["seeds"], own["rank"], own["baseline"], own["screened"]) == (
         "1200000", "3", "1", "imagenet-1k", "true",
     )  # fmt: skip
+    boxes = {r["metric"]: float(r["value"]) for r in records if (r["row"], r["data_set"], r["figure"])
+             == ("pas-f", "food-101", "detection")}  # fmt: skip
+    assert boxes["map50"] - boxes["map"] == pytest.approx(20) and boxes["map75"] - boxes["map"] == pytest.approx(10)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pas_train.comparison.bubbles import accuracy_over_size
+from pas_train.comparison.bubbles import _panels, accuracy_over_size
 from pas_train.comparison.curves import curve_of, knn_over_images
 from pas_train.comparison.drawing import names_of, recipe_titles
 from pas_train.comparison.grouping import draws_of, rows_of
@@ -26,6 +26,18 @@ def test_pictures__are_drawn_and_the_same_results_give_the_same_bytes(tmp_path: 
         chart = draw()
         assert chart is not None and chart == draw()
         assert chart["svg"].startswith(b"<?xml") and Image.open(io.BytesIO(chart["png"])).width > 1000
+
+
+def test_pictures__masks_and_boxes_have_panels_of_their_first_measure(tmp_path: Path) -> None:
+    names = ("segmentation", "detection")
+    write(tmp_path, result(names=names, data_sets=("plates",)))
+    tables, rows = compared(tmp_path)
+    panels = _panels(tables, rows)
+    assert [table.title for table, *_ in panels] == ["Semantic segmentation", "Object detection"]
+    judged = rows[-1].draws[0].figures["plates"]
+    points = [100 * judged["segmentation"]["miou"], 100 * judged["detection"]["map"]]
+    assert [[cell.value for *_, cell in own] for _, _, own in panels] == [[pytest.approx(one)] for one in points]
+    assert accuracy_over_size(tables, rows)
 
 
 def test_pictures__one_run_alone(tmp_path: Path) -> None:

@@ -108,6 +108,32 @@ def test_average__only_of_rows_that_have_all_sets(tmp_path: Path) -> None:
     assert cell(table, "b", AVERAGE) is None and cell(table, "b", "foodx-251") is None
 
 
+def test_masks__mean_interval_rank_and_difference_of_each_measure(tmp_path: Path) -> None:
+    runs = [result(name, seed, top1, names=("segmentation",)) for name, top1 in (("a", 0.4), ("b", 0.8))
+            for seed in range(3)]  # fmt: skip
+    table = tables(tmp_path, *runs, baseline="a", metric="top5")["Semantic segmentation"]
+    assert [(c.data_set, c.title) for c in table.columns] == [
+        (data_set, title) for data_set in ("food-101", "foodx-251") for title in ("mIoU", "mAcc")
+    ]  # and no average
+    for column, key in zip(table.columns[:2], ("miou", "macc"), strict=True):
+        values = {name: [100 * run["evaluation"]["food-101"]["trained"]["segmentation"][key] for run in runs
+                         if run["data"]["name"] == name] for name in "ab"}  # fmt: skip
+        line = next(line for row, line in table.rows if row.label == "b")
+        found = line[table.columns.index(column)]
+        assert (found.value, found.rank) == (pytest.approx(fmean(values["b"])), 1)
+        assert found.difference == pytest.approx(fmean(values["b"]) - fmean(values["a"])) and found.clear
+        assert found.half == pytest.approx(t.ppf(0.975, 2) * stdev(values["b"]) / math.sqrt(3))
+
+
+def test_boxes__of_one_training_the_interval_of_the_protocols_seeds_is_that_of_map(tmp_path: Path) -> None:
+    run = result(names=("detection",), data_sets=("oktoberfest",), baselines=False)
+    run["evaluation"]["oktoberfest"]["trained"]["detection"]["seeds"] = [0.4, 0.6, 0.8]
+    table = tables(tmp_path, run)["Object detection"]
+    ((_, line),) = table.rows
+    assert [one.over for one in line] == ["the protocol's seeds", "", ""]
+    assert line[0].half == pytest.approx(100 * 0.2 * t.ppf(0.975, 2) / 3**0.5)
+
+
 def test_ncti__is_combined_over_all_rows(tmp_path: Path) -> None:
     runs = [
         result(name, top1=top1, names=("ncti",), baselines=False) for name, top1 in (("a", 0.3), ("b", 0.5), ("c", 0.6))

@@ -38,7 +38,7 @@ def test_sweep__runs_each_once_and_keeps_results(home: Path, capsys: pytest.Capt
     save_sweep(home, ["a", "b"])
     assert run_sweep("s.yaml") == 0
     said = capsys.readouterr().out
-    assert "run 1/2     x=a" in said and "finished in 0:0" in said and "cells knn 50.0 %" in said
+    assert "run 1/2     x=a" in said and "finished in 0:0" in said and "cells knn 50.0 %, plates mIoU 25.0 %" in said
     assert said.rstrip().endswith("compares") and states(home) == {"a": "finished", "b": "finished"}
     folder, entry = home / "runs" / "sweeps" / "s", runs(home)["b"]
     assert json.loads((folder / entry["results"]).read_text())["run"] == "b"
