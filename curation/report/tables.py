@@ -27,8 +27,9 @@ TITLES = {
 }
 PROTOCOLS = {
     "knn": "k-NN", "linear": "linear probe", "linear_images": "linear, augmented images", "finetune": "fine-tuning",
-    "logme": "LogME", "ncti": "NCTI",
+    "logme": "LogME", "ncti": "NCTI", "segmentation": "segmentation, mIoU", "detection": "detection, mAP",
 }  # fmt: skip
+SHARES = {"segmentation": "miou", "detection": "map"}  # what is shown of a protocol, rather than top1
 
 
 def funnel_rows(view: View) -> list[dict[str, Any]]:
@@ -199,17 +200,18 @@ def backbones(runs: list[TrainingRun]) -> dict[str, str]:
 def accuracies(results: dict[str, Any]) -> list[dict[str, Any]]:
     """One row per data set and protocol of a results.json: `cells`, text by backbone, and the `gain` over no training.
 
-    Shares are top-1 in percent, other scores as they are. screened: False where test images are not known to have been
-    kept out of the training.
+    Shares are top-1 (or mIoU, mAP) in percent, other scores as they are. screened: False where test images are not
+    known to have been kept out of the training.
     """
     rows, screening = [], results.get("screening") or {}
     for name, judged in (results.get("evaluation") or {}).items():
         for protocol in dict.fromkeys(key for figures in judged.values() for key in figures):
             figures = {key: one[protocol] for key, one in judged.items() if protocol in one}
-            top1 = {key: 100 * one["top1"] for key, one in figures.items() if one.get("top1") is not None}
+            entry = SHARES.get(protocol, "top1")
+            shares = {key: 100 * one[entry] for key, one in figures.items() if one.get(entry) is not None}
             scores = {key: f"{one['score']:.3f}" for key, one in figures.items() if one.get("score") is not None}
-            cells = {key: f"{value:.1f} %" for key, value in top1.items()} | scores
-            gain = top1["trained"] - top1["untrained"] if {"trained", "untrained"} <= set(top1) else None
+            cells = {key: f"{value:.1f} %" for key, value in shares.items()} | scores
+            gain = shares["trained"] - shares["untrained"] if {"trained", "untrained"} <= set(shares) else None
             screened = screening.get(name, {}).get("screened", True)
             if cells:
                 row = {"data_set": name, "protocol": protocol_title(protocol), "cells": cells, "gain": gain}

@@ -380,10 +380,11 @@ def test_backbones__the_start_only_where_a_training_began_with_given_weights(tmp
 
 def test_accuracies__of_all_protocols_and_published_backbones(tmp_path: Path) -> None:
     judged = {
-        "trained": {"knn": {"top1": 0.75}, "fewshot5": {"top1": 0.5}, "logme": {"score": 1.25}},
-        "untrained": {"knn": {"top1": 0.5}},
+        "trained": {"knn": {"top1": 0.75}, "fewshot5": {"top1": 0.5}, "logme": {"score": 1.25},
+                    "segmentation": {"miou": 0.5, "macc": 0.75}},
+        "untrained": {"knn": {"top1": 0.5}, "segmentation": {"miou": 0.25, "macc": 0.5}},
         "timm:resnet50": {"knn": {"top1": 0.8}, "ncti": {"ncc": 1.0}},
-    }
+    }  # fmt: skip
     told = {"timm:resnet50": {"title": "resnet50"}}
     write_json(tmp_path / "training" / "one" / "results.json", {"evaluation": {"fruits": judged}, "backbones": told})
     runs = training_runs(tmp_path)
@@ -394,4 +395,5 @@ def test_accuracies__of_all_protocols_and_published_backbones(tmp_path: Path) ->
         ("k-NN", {"trained": "75.0 %", "untrained": "50.0 %", "timm:resnet50": "80.0 %"}, 25.0),
         ("5 images a class", {"trained": "50.0 %"}, None),
         ("LogME", {"trained": "1.250"}, None),
+        ("segmentation, mIoU", {"trained": "50.0 %", "untrained": "25.0 %"}, 25.0),
     ]
