@@ -1,0 +1,65 @@
+"""One export: a folder that is written and verified under another name, and appears when it is right."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from datamodules.files import NO_ROOM
+from pas_train.exporting.card import card
+from pas_train.exporting.registry import target
+from pas_train.exporting.source import Source
+from pas_train.exporting.target import Target
+from pas_train.exporting.verifying import Verified, has_names, missing, verify, write_proof
+
+
+def export(source: Source, target_name: str, output: Path, python: str | None = None) -> Verified:
+    """Writes a backbone in a target's format and verifies it.
+
+    python: of an environment that has the target's library. Raises ValueError or OSError; `output` is not there then.
+    """
+    made = target(target_name)
+    check(made, source, output, python)
+    with whole_folder(output) as folder:
+        made.write(source, folder)
+        write_proof(made, source, folder)
+        verified = verify(made, source, folder, python)
+        (folder / "README.md").write_text(card(made, source, verified))
+    return verified
+
+
+def check(made: Target, source: Source, output: Path, python: str | None = None) -> None:
+    """Raises what would make an export fail, before anything is written."""
+    if output.exists() or output.is_symlink():
+        raise ValueError(f"--output: {output} exists; remove it, or name another folder with --output")
+    made.check(source)
+    absent = [name for name in made.writers if find_spec(name) is None]
+    if absent:
+        raise ValueError(f"--to {made.name} needs {' and '.join(absent)}: {made.install}")
+    if python is not None and shutil.which(python) is None:
+        raise ValueError(f"--python: {python} is no program; give the path of a Python, such as ENV/bin/python")
+    if python is None and not made.installed() and not has_names(made):
+        raise ValueError(missing(made))
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path`, renamed to it when the block ends without an error, else removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        yield temporary
+        os.rename(temporary, path)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise OSError(
+                f"--output: {path.parent} has no room for the export ({os.strerror(error.errno)}); free space on its "
+                "disk, or name another folder with --output"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
