@@ -18,7 +18,7 @@ from pas_train.evaluation.candidates import Candidate
 from pas_train.evaluation.judging import Judged, Judging
 from pas_train.evaluation.screening import Screening, origin_of_checkpoint, screen
 from pas_train.ranks import start_ranks
-from pas_train.records import data_record, grown, record_of, remembered
+from pas_train.records import data_record, epochs_after, grown, record_of, remembered
 from pas_train.results import joined, results_of
 from pas_train.runs import Run
 from pas_train.weights import figures_path, started_backbone
@@ -106,10 +106,8 @@ def _told(
         names = source["source"]
         record = {**record_of(cli, model, cli.datamodule), "data": data_record(names) if names else {}}
     data = {**source, **record["data"]}
-    per_epoch = (data.get("images") or 0) // (record["training"]["batch_size"] or 1)
-    epochs = round(step / per_epoch, 2) if per_epoch else None
-    whole = int(epochs) if epochs is not None and epochs == int(epochs) else epochs
-    told = grown(record["training"], folder, step, whole)
+    epochs = epochs_after({**record, "data": data}, step)
+    told = grown(record["training"], folder, step, epochs)
     return {"run": folder.name if folder is not None else path.stem, "data": data, "training": told}
 
 

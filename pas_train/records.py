@@ -78,6 +78,13 @@ def remembered(folder: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
+def epochs_after(record: dict[str, Any], steps: int) -> float | None:
+    """Epochs of a training after some steps, a whole number where it is one; None where its images are not counted."""
+    per_epoch = (record["data"].get("images") or 0) // (record["training"]["batch_size"] or 1)
+    epochs = round(steps / per_epoch, 2) if per_epoch else None
+    return int(epochs) if epochs is not None and epochs == int(epochs) else epochs
+
+
 def grown(training: dict[str, Any], folder: Path | None, steps: int, epochs: float | None) -> dict[str, Any]:
     """`training` of results.json after some steps. folder: of the run, for its curve."""
     told = dict(training)

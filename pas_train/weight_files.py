@@ -4,7 +4,8 @@ import argparse
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def read_weights(text: str, key: str, backbone: str) -> tuple[Published, str]:
         return _read_timm(text.removeprefix(TIMM).removeprefix(":"), key, backbone)
     if text.startswith(HUB):
         return _read_hub(text.removeprefix(HUB), key), text.removeprefix(HUB)
-    path = _find(text, key)
+    path = find_file(text, key)
     if path.is_dir():
         return _read_hub(str(path), key), path.name
     try:
@@ -51,7 +52,7 @@ def look_for(text: str, backbone: str) -> tuple[bool, str]:
     Raises: ValueError or FileNotFoundError, as `read_weights` does, where they cannot be had at all.
     """
     if not of_timm(text) and not text.startswith(HUB):
-        return True, str(_find(text, START_KEY))
+        return True, str(find_file(text, START_KEY))
     from huggingface_hub import try_to_load_from_cache
 
     if of_timm(text):
@@ -78,7 +79,7 @@ def source_of(name: str) -> str | None:
     return SOURCES.get(name)
 
 
-def _find(text: str, key: str) -> Path:
+def find_file(text: str, key: str) -> Path:
     """The file or folder of a path, or of a file that torch has downloaded before."""
     path = Path(text).expanduser()
     for candidate in (path, Path(torch.hub.get_dir(), "checkpoints", path.name)):
@@ -230,23 +231,32 @@ def _read_transformers(name: str, config: Mapping[str, Any], local: bool) -> Pub
 def load_transformers(name: str, local: bool) -> tuple[Any, list[str]]:
     """(a model of transformers, quietly loaded; keys of its files that it has not). Raises ValueError or OSError."""
     from transformers import AutoModel
+
+    try:
+        with quiet_transformers():
+            model, report = AutoModel.from_pretrained(name, output_loading_info=True, local_files_only=local)
+    except (KeyError, ImportError, RuntimeError) as error:
+        raise ValueError(f"transformers cannot load it ({str(error).split(chr(10))[0]})") from error
+    absent = sorted(one for one in report["missing_keys"] if not one.startswith("pooler."))
+    if absent:
+        raise ValueError(f"its files lack {len(absent)} tensors ({some(absent)})")
+    return model, sorted(report["unexpected_keys"])
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Neither bars nor warnings of transformers in the block."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model, report = AutoModel.from_pretrained(name, output_loading_info=True, local_files_only=local)
-    except (KeyError, ImportError, RuntimeError) as error:
-        raise ValueError(f"transformers cannot load it ({str(error).split(chr(10))[0]})") from error
+        yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-    absent = sorted(one for one in report["missing_keys"] if not one.startswith("pooler."))
-    if absent:
-        raise ValueError(f"its files lack {len(absent)} tensors ({some(absent)})")
-    return model, sorted(report["unexpected_keys"])
 
 
 def read_colours(name: str, local: bool) -> dict[str, tuple[float, ...]]:

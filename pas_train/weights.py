@@ -3,7 +3,7 @@
 import copy
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from pas_train.weight_layouts import Published, attention_heads, some
 
 KEY = START_KEY
 CHECKPOINT_KEY = "--ckpt_path"
+SETTING = "model.backbone"
+REMEDY = "set model.backbone, model.backbone_options and model.small_images to theirs"
 
 
 # What a training starts from.
@@ -134,6 +136,25 @@ def _tell(line: str) -> None:
 # Fitting them into a method.
 
 
+class Holder(nn.Module):
+    """What weights are loaded into where there is no method: a backbone alone, as it lies in one.
+
+    setting, remedy: what named the backbone, and what else a person can do where the weights are of another, for errors.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, backbone: nn.Module, name: str, mean: Sequence[float], std: Sequence[float],
+        setting: str = SETTING, remedy: str = REMEDY,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.backbone, self.backbone_name, self.setting, self.remedy = backbone, name, setting, remedy
+        self.register_buffer("mean", torch.tensor(list(mean)) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(list(std)) * 255, persistent=False)
+
+
 def load(model: Any, published: Published, subject: str) -> str:
     """Loads what fits; returns what was taken, in one line. subject: setting and name, for errors and warnings."""
     tensors, line = fitting(model, published, subject)
@@ -175,9 +196,8 @@ def fitting(model: Any, published: Published, subject: str) -> tuple[dict[str, T
     differences = _differences(parts[0], parts[1])
     if differences:
         raise ValueError(
-            f"{subject} ({published.layout}) does not fit model.backbone {name}: {differences}. Nothing was "
-            "loaded; give weights of this backbone, or set model.backbone, model.backbone_options and "
-            "model.small_images to theirs"
+            f"{subject} ({published.layout}) does not fit {getattr(model, 'setting', SETTING)} {name}: {differences}. "
+            f"Nothing was loaded; give weights of this backbone, or {getattr(model, 'remedy', REMEDY)}"
         )
     unusable = [one for one, value in given.items() if value.is_floating_point() and not value.isfinite().all()]
     if unusable:

@@ -32,7 +32,7 @@ from pas_train.weight_files import (
     timm_repository,
     unavailable,
 )
-from pas_train.weights import load
+from pas_train.weights import Holder, load
 
 KEY = "evaluation.baselines"
 OWN = ("pixels", "untrained", "start")
@@ -212,7 +212,7 @@ def _of_moco(name: str, file: str, architecture: str | None, size: int, key: str
     published, _ = read_weights(file, key, architecture)
     options = {"num_heads": published.heads} if published.heads is not None else {}
     try:
-        holder = _Holder(build_backbone(architecture, size, options=options), architecture)
+        holder = Holder(build_backbone(architecture, size, options=options), architecture, IMAGENET_MEAN, IMAGENET_STD)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error
     load(holder, published, key)
@@ -220,16 +220,6 @@ def _of_moco(name: str, file: str, architecture: str | None, size: int, key: str
     return _candidate(
         name, path.name.partition(".")[0], holder.backbone, {**colours, "architecture": architecture}, size
     )
-
-
-class _Holder(nn.Module):
-    """What weights are loaded into: a backbone alone, as it lies in a method."""
-
-    def __init__(self, backbone: nn.Module, name: str) -> None:
-        super().__init__()
-        self.backbone, self.backbone_name = backbone, name
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD) * 255, persistent=False)
 
 
 def _first(error: Exception) -> str:
