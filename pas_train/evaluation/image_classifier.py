@@ -177,15 +177,18 @@ def _probe(backbone: nn.Module, image_size: int) -> int:
     return int(embedding.shape[1])
 
 
-def drop_paths(backbone: nn.Module, rate: float) -> None:
-    """Lets a timm model's blocks be skipped in training, the first never, the last in a share `rate` of the images."""
+def drop_paths(backbone: nn.Module, rate: float, key: str = "finetune") -> None:
+    """Lets a timm model's blocks be skipped in training, the first never, the last in a share `rate` of the images.
+
+    key: of the section of the yaml, for messages.
+    """
     from timm.layers import DropPath
 
     names = ("drop_path", "drop_path1", "drop_path2")
     blocks = [module for module in backbone.modules() if any(hasattr(module, name) for name in names)]
     if not blocks:
         raise ValueError(
-            f"evaluation.finetune.drop_path is {rate}, but {type(backbone).__name__} has no blocks that can be "
+            f"evaluation.{key}.drop_path is {rate}, but {type(backbone).__name__} has no blocks that can be "
             "skipped; leave it at 0"
         )
     for number, block in enumerate(blocks):
