@@ -104,7 +104,12 @@ def stages(resnet: Any) -> list[Any]:
 
 
 def refuse(target: str, owner: str, source: Source, extras: list[str], take: str) -> None:
-    """Raises ValueError naming what the backbone has that a library's model has no place for, if there is any."""
+    """Raises ValueError naming what the backbone has that a library's model has no place for, if there is any.
+
+    take: other targets, for --to.
+    """
+    if extras and source.small_images:
+        extras, take = ["the stem for small images (model.small_images)"], "plain, onnx or torchscript"
     if extras:
         raise ValueError(
             f"--to {target}: {source.architecture} has {', '.join(extras)}, which {owner} has no place for: "
