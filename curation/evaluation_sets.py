@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.datasets.listing import read_csv_paths, read_listing
-from datamodules.datasets.names import SetName, is_named, parse_name, told_as
+from datamodules.datasets.names import COCO, SetName, is_named, parse_name, told_as
 from datamodules.decoding import RefusedImage
 from datamodules.descriptions import INDEX_SCHEMA
 from datamodules.files import atomic
@@ -56,7 +56,9 @@ def named_sets(tests: str | Sequence[str] | Mapping[str, str]) -> dict[str, str]
 def _parts(path: str) -> tuple[str, ...]:
     """The parts of a path; of a named data set all of it and its name with its split."""
     if not is_named(path):
-        return PurePosixPath(path.replace(os.sep, "/").removeprefix("workspace:")).parts
+        coco = COCO.fullmatch(path)
+        file = coco["file"] if coco is not None else path
+        return PurePosixPath(file.replace(os.sep, "/").removeprefix("workspace:")).parts
     name = parse_name(path, KEY)
     short = name.kind if name.known else PurePosixPath(name.name).name
     split = name.options.get("split")
@@ -66,7 +68,7 @@ def _parts(path: str) -> tuple[str, ...]:
 def check_set(name: str, path: str | Path, key: str = KEY) -> None:
     """Raises FileNotFoundError or ValueError, naming the yaml key, where there is no image; reads no image."""
     written = parse_name(path, key)
-    if written.known:
+    if written.known or written.coco:
         read_listing(path, key)
         return
     if written.kind:
@@ -98,7 +100,7 @@ def index_set(name: str, path: str | Path, exported: Path, key: str = KEY) -> tu
     written = parse_name(path, key)
     if written.kind and not written.known:
         path = _export(written, exported, key)
-    elif written.known or _is_csv(Path(path)):
+    elif written.known or written.coco or _is_csv(Path(path)):
         files, folder = _files(name, path, key)
         return _index_files(name, files, folder), folder
     try:
@@ -119,7 +121,7 @@ def _index_files(name: str, files: list[str], folder: Path) -> pa.Table:
 
 def _files(name: str, path: str | Path, key: str) -> tuple[list[str], Path]:
     """(the files of a CSV or a known data set, sorted, each once; the folder that they are relative to)."""
-    if is_named(path):
+    if _is_listed(path):
         listing = read_listing(path, key)
         return sorted(set(listing.files)), listing.folder.absolute()
     place = Path(path)
@@ -197,12 +199,18 @@ def identify_set(path: str | Path) -> str:
 
 
 def _files_of(path: str | Path) -> tuple[list[str], Path]:
-    if is_named(path):
+    if _is_listed(path):
         return _files("", path, KEY)
     path = Path(path)
     if _is_csv(path):
         return read_csv_paths(path, str(path)), path.parent
     return (list(walk_files(path)), path) if path.is_dir() else ([path.name], path.parent)
+
+
+def _is_listed(path: str | Path) -> bool:
+    """Whether it is a known set or a COCO file."""
+    name = parse_name(path, KEY)
+    return name.known or name.coco
 
 
 def _is_csv(path: Path) -> bool:

@@ -103,7 +103,7 @@ def images_of(like: Path) -> int:
     Of one by name, such as food-2k:DIR, those that a training on it takes. Raises FileNotFoundError or ValueError
     naming --like.
     """
-    if is_named(like):
+    if is_named(like) or parse_name(like, "--like").coco:
         return _named_images(str(like))
     manifest = like / "manifest.parquet" if (like / "manifest.parquet").is_file() else like
     if not manifest.exists():

@@ -1,6 +1,7 @@
 """Images with a class for each pixel, or with boxes: what segmentation and detection are judged on."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -39,7 +40,9 @@ class MaskedImages:
     def fingerprint(self) -> str:
         """Identity of images, masks and classes."""
         digest = hashlib.sha256(self.source_fingerprint.encode())
-        digest.update(ImageFiles(self.masks).fingerprint().encode())
+        folder = self.source.folder
+        names = self.masks if folder is None else [os.path.relpath(mask, folder) for mask in self.masks]
+        digest.update(ImageFiles(names, folder).fingerprint().encode())
         digest.update("\n".join(self.classes).encode())
         return digest.hexdigest()[:16]
 
@@ -65,7 +68,7 @@ class MaskedImages:
             header = read_header(self.paths[row])
             mask = header.turn(mask) if mask.shape == (header.height, header.width) else mask
         if mask.shape != size:
-            raise _other_size(self.masks[row], mask.shape, self.paths[row], size)
+            raise other_size(self.masks[row], mask.shape, self.paths[row], size)
         return np.require(mask, requirements=["C", "W"])
 
 
@@ -75,13 +78,15 @@ class BoxedImages:
 
     source: image files by row. boxes: float32 [K, 5] each, x1, y1, x2, y2 in pixels of the upright image and the place
     in classes. crowds: the same of regions where nobody counted; None where there are none. They are not trained on,
-    and what is found in them is neither right nor wrong (COCO's iscrowd).
+    and what is found in them is neither right nor wrong (COCO's iscrowd). sizes: height and width of the images as the
+    annotator saw them, until boxes are placed (`annotated.sound`).
     """
 
     source: ImageFiles
     boxes: list[np.ndarray]
     classes: list[str]
     crowds: list[np.ndarray] | None = None
+    sizes: list[tuple[int, int] | None] | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -169,17 +174,21 @@ def check_mask_kind(path: Path, image: Image.Image) -> None:
     """Raises NotAMask for a file that is opened and is not of one byte a pixel, a class."""
     tiles = getattr(image, "tile", None)
     stored = str(tiles[0][3]) if tiles else image.mode  # such as L;4, which Pillow would scale to 8 bits
-    if image.mode in ("L", "P") and stored == image.mode:
+    if image.mode in ("L", "P") and stored in (image.mode, "P;1", "P;2", "P;4"):
         return
-    kinds = {"RGB": "colours", "RGBA": "colours and transparency", "LA": "transparency", "I;16": "16 bits a pixel"}
-    kind = kinds.get(image.mode, f"pixels of the kind {stored}")
+    kinds = {
+        "RGB": "colours", "RGBA": "colours and transparency", "LA": "transparency", "I;16B": "16 bits a pixel",
+        "1": "1 bit a pixel", "L;2": "2 bits a pixel", "L;4": "4 bits a pixel",
+    }  # fmt: skip
+    kind = kinds.get(stored, f"pixels of the kind {stored}")
     raise NotAMask(
         f"the mask {path} has {kind}; a mask is a PNG of one channel of 8 bits, whose pixels are numbers of classes "
         f"from 0 ({IGNORED} counts nowhere)"
     )
 
 
-def _other_size(path: Path, shape: tuple[int, ...], image: Path, size: tuple[int, int]) -> ValueError:
+def other_size(path: Path, shape: tuple[int, ...], image: Path, size: tuple[int, int]) -> ValueError:
+    """What to raise for a mask that does not fit its image."""
     return ValueError(
         f"the mask {path} is {shape[1]} x {shape[0]} pixels, its image {image} {size[1]} x {size[0]}; both need one "
         "size"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -147,7 +147,22 @@ def _read_by_row(text: str, key: str) -> LabelledImages:
     return LabelledImages(source, *_used(listing))
 
 
-def shared_images(train: LabelledImages, test: LabelledImages) -> int:
+class Images(Protocol):
+    """Images by row, whatever is known of them."""
+
+    def __len__(self) -> int:
+        """Their number."""
+
+    @property
+    def source(self) -> ImageSource:
+        """The images."""
+
+    @property
+    def paths(self) -> list[Path]:
+        """Their files; none where they are stored in another way."""
+
+
+def shared_images(train: Images, test: Images) -> int:
     """How many of the test images are among the training images, by their size and their first bytes.
 
     Of files only those of equal size are opened; images of pixels are compared whole. Images that are not there count

@@ -77,6 +77,8 @@ def check_sources(source: Sources | None) -> None:
             if name.flag("download", KEY):
                 known.fetch(Path(name.name), split, KEY)
             known.official_folder(Path(name.name), f"{KEY}: {name.text}")
+        elif name.coco:
+            read_listing(item.source, KEY)
         elif not name.kind and not Path(item.source).exists():
             read_rows(item.source)  # says what is missing
 
@@ -106,6 +108,9 @@ def open_source(source: str) -> ImageSource:
         return _hugging_face(name, labelled=False)
     if name.known:
         listing = read_listing(source, KEY, default=known_set(name.kind).train)
+        return ImageFiles(listing.files, listing.folder)
+    if name.coco:
+        listing = read_listing(source, KEY)
         return ImageFiles(listing.files, listing.folder)
     if source.lower().endswith(".csv") and Path(source).is_file():
         return ImageFiles(read_csv_paths(Path(source), f"{KEY}: {source}"), Path(source).parent)

@@ -23,7 +23,8 @@ class Listing:
 
     folder: what the files lie in. files: relative to it. labels: int64 [N], places in classes; None where the split
     has none. classes: names as text. masks: a file each, relative to the folder; uint8 classes by pixel. boxes:
-    float32 [K, 5] each, x1, y1, x2, y2 in pixels and the place in classes. The last two are None but of sets for them.
+    float32 [K, 5] each, x1, y1, x2, y2 in pixels and the place in classes; crowds: the same of regions where nobody
+    counted. sizes: height and width of each image as the annotator saw it. The last four are None but of sets for them.
     """
 
     folder: Path
@@ -32,6 +33,8 @@ class Listing:
     classes: list[str]
     masks: list[str] | None = None
     boxes: list[np.ndarray] | None = None
+    crowds: list[np.ndarray] | None = None
+    sizes: list[tuple[int, int] | None] | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -49,6 +52,8 @@ class Listing:
             labels=None if self.labels is None else self.labels[rows],
             masks=None if self.masks is None else [self.masks[row] for row in rows],
             boxes=None if self.boxes is None else [self.boxes[row] for row in rows],
+            crowds=None if self.crowds is None else [self.crowds[row] for row in rows],
+            sizes=None if self.sizes is None else [self.sizes[row] for row in rows],
         )
 
 

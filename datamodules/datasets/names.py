@@ -1,4 +1,4 @@
-"""How a data set is written: a path, or KIND:NAME?KEY=VALUE&KEY=VALUE. Imports no torch."""
+"""How a data set is written: a path, FILE.json?images=DIR, or KIND:NAME?KEY=VALUE&KEY=VALUE. Imports no torch."""
 
 import difflib
 import re
@@ -16,6 +16,7 @@ KNOWN = (
 )  # fmt: skip
 HF_OPTIONS = ("split", "column", "label", "config")
 OPTIONS = ("split", "partial", "download")  # of a known set
+COCO = re.compile(r"(?P<file>.+\.json)(?:\?images=(?P<images>.+))?", re.IGNORECASE | re.DOTALL)
 WRITTEN_AS = re.compile(r"([A-Za-z][\w.-]+):(?=[^/\\]|/[^/])")  # two letters at least, and no address of the web
 
 
@@ -24,13 +25,18 @@ class SetName:
     """A data set as a person wrote it.
 
     kind: "torchvision", "hf", the name of a known set, or "" where it is a path. name: the class, the data set, the
-    folder. text: all of it, for errors.
+    folder or file. text: all of it, for errors. options: of a COCO file its folder of images, where one is given.
     """
 
     kind: str
     name: str
     text: str
     options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def coco(self) -> bool:
+        """Whether it is a COCO JSON file."""
+        return not self.kind and self.name.lower().endswith(".json")
 
     @property
     def known(self) -> bool:
@@ -54,6 +60,9 @@ def is_named(text: str | Path) -> bool:
 def parse_name(text: str | Path, key: str) -> SetName:
     """The parts of a text. Raises ValueError naming the yaml key, with close names for a set that there is not."""
     text = str(text)
+    coco = COCO.fullmatch(text)
+    if coco is not None and not is_named(text):
+        return SetName("", coco["file"], text, {"images": coco["images"]} if coco["images"] else {})
     if not is_named(text):
         _refuse_unknown(text, key)
         return SetName("", text, text)
@@ -87,7 +96,12 @@ def _refuse_unknown(text: str, key: str) -> None:
 
 def placed(text: str, workspace: Path) -> str:
     """The text with `workspace:` made real; names are as they were."""
-    return text if is_named(text) else str(within(text, workspace))
+    if is_named(text):
+        return text
+    coco = COCO.fullmatch(text)
+    if coco is None or coco["images"] is None:
+        return str(within(text, workspace))
+    return f"{within(coco['file'], workspace)}?images={within(coco['images'], workspace)}"
 
 
 def same_images(one: str, other: str) -> bool:

@@ -7,6 +7,7 @@ import pytest
 from curation.evaluation_sets import check_set, checksums, identify_set, index_set, named_sets, origins
 from datamodules.files import sha256_file
 from tests.datamodules.datasets import small_trees
+from tests.pas_train.evaluation.dense_sets import save_boxed
 from tests.tiny import picture
 
 
@@ -160,3 +161,19 @@ def test_checksums__an_unreadable_image_of_a_table_is_left_out_as_where_it_is_sc
     text = f"hf:{tmp_path / 'saved'}"
     index, _ = index_set("saved", text, tmp_path)
     assert index["key"].to_pylist() == ["00000000"] and len(checksums("saved", text)) == 1
+
+
+def test_index_set__coco_file_is_the_images_that_it_names(tmp_path: Path) -> None:
+    item = save_boxed(tmp_path / "tray")
+    images = [tmp_path / "tray" / "images" / name for name in ("4.png", "5.png")]
+    check_set("tray", item.test)
+    index, place = index_set("tray", item.test, tmp_path)
+    assert place == tmp_path / "tray" / "images" and origins(index).to_pylist() == ["tray/4.png", "tray/5.png"]
+    assert checksums("tray", item.test) == [sha256_file(path) for path in images]
+    before = identify_set(item.test)
+    images[1].write_bytes(images[0].read_bytes())
+    assert identify_set(item.test) != before
+    assert list(named_sets([item.train, item.test])) == ["train.json", "test.json"]
+    images[1].unlink()
+    with pytest.raises(FileNotFoundError, match=r"^curation\.leakage\.tests: .*1 of its 2 images are not in"):
+        check_set("tray", item.test)

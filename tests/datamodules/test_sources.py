@@ -1,5 +1,6 @@
 import builtins
 import io
+import json
 import pickle
 from pathlib import Path
 
@@ -195,3 +196,17 @@ def test_csv__the_images_of_its_paths(tmp_path: Path) -> None:
         FileNotFoundError, match=r"^data\.source: .*some\.csv names 1 files that are not there, such as"
     ):
         open_source(str(tmp_path / "some.csv"))
+
+
+def test_coco_file__is_its_images(tmp_path: Path) -> None:
+    save_images(tmp_path / "images", 4)
+    entries = {"images": [{"id": n, "file_name": f"{n}.png"} for n in range(3)], "annotations": [],
+               "categories": [{"id": 1, "name": "cup"}]}  # fmt: skip
+    (tmp_path / "tray.json").write_text(json.dumps(entries))
+    text = f"{tmp_path / 'tray.json'}?images={tmp_path / 'images'}"
+    check_sources(text)
+    source = open_source(text)
+    assert len(source) == 3 and source.read(2) == (tmp_path / "images" / "2.png").read_bytes()
+    assert placed("workspace:a.json?images=workspace:b", tmp_path) == f"{tmp_path / 'a.json'}?images={tmp_path / 'b'}"
+    with pytest.raises(FileNotFoundError, match=r"^data\.source: .*gone\.json does not exist"):
+        check_sources(str(tmp_path / "gone.json"))
