@@ -97,7 +97,7 @@ class ImageTraining(Protocol):
         return once(
             training,
             kept,
-            lambda: figures(rank_images(subject, recipe, training), subject.test.labels),
+            lambda: figures(rank_images(subject, recipe, training), subject.labelled[1].labels),
             lambda found: f"top-1 {100 * found['top1']:.1f} %",
         )
 

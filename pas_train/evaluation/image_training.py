@@ -20,7 +20,7 @@ def training_of(subject: Subject, recipe: Recipe, folder: Path) -> Training:
 def rank_images(subject: Subject, recipe: Recipe, training: Training) -> np.ndarray:
     """Trains a classifier and returns the best classes of the test images, int64 [T, <= 5], on all ranks."""
     trainer, module = train_classifier(subject, recipe, training)
-    test = centre_loader(subject.test, subject.image_size, subject.batch_size, trainer, subject.num_workers)
+    test = centre_loader(subject.labelled[1], subject.image_size, subject.batch_size, trainer, subject.num_workers)
     with quietly():
         predicted: Any = trainer.predict(module, test)
     return _in_order(predicted, len(subject.test))
@@ -34,7 +34,7 @@ def train_classifier(subject: Subject, recipe: Recipe, training: Training) -> tu
         pairs=bool(recipe.mixup or recipe.cutmix),
     )  # fmt: skip
     module = ImageClassifier(subject, recipe)
-    crops = LabelledCrops(subject.train, subject.image_size, recipe.crop_min, recipe.seed)
+    crops = LabelledCrops(subject.labelled[0], subject.image_size, recipe.crop_min, recipe.seed)
     loader = crop_loader(crops, batch_size, recipe.seed, trainer, subject.num_workers)
     about = (
         f"{training.length} of {len(subject.train):,} images, {subject.classes} classes, {recipe.optimizer} "

@@ -1,9 +1,9 @@
-"""Judges backbones on labelled data sets, one after another; what is judged is kept, so that a kill loses little."""
+"""Judges backbones on data sets, one after another; what is judged is kept, so that a kill loses little."""
 
 import io
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -12,12 +12,15 @@ from typing import Any
 
 import torch
 
+from datamodules.annotated import Annotated, Kind, kind_of
+from datamodules.dense import BoxedImages, MaskedImages
 from datamodules.files import fingerprint, read_json, write_json
 from datamodules.labelled import LabelledImages
 from datamodules.ordered_batches import spare_cores
 from pas_train.evaluation import feature_cache
 from pas_train.evaluation.candidates import Candidate, identity
 from pas_train.evaluation.evaluation import Evaluation
+from pas_train.evaluation.evaluation_set import REMEDIES
 from pas_train.evaluation.feature_cache import StoredFeatures, extract, slug, stored
 from pas_train.evaluation.features import Transform
 from pas_train.evaluation.protocol import Features, Figures, Protocol, Subject
@@ -25,6 +28,7 @@ from pas_train.ranks import Meeting
 
 REVISION = 1  # of how figures are made; another number judges anew what was judged before
 FEW = 2048  # images that are decoded before a loader process has begun
+FEW_WHOLE = 128  # likewise of images with masks or boxes, which are larger and come again in each epoch
 FIGURES = "figures.json"
 
 
@@ -58,14 +62,10 @@ class Judging:
             sets = self.meeting.together(
                 lambda: {item.name: item.read(self.workspace) for item in self.evaluation.datasets}
             )
-        described = {name: settings for one in protocols for name, settings in one.described().items()}
+        self._say_unused(protocols, {kind_of(train) for train, _ in sets.values()})
         for name, (train, test) in sets.items():
             judged.evaluation[name] = {}
-            judged.protocols[name] = {
-                "train": told(train), "test": told(test), "train_images": len(train), "test_images": len(test),
-                "classes": len(train.classes), "image_size": self.side,
-                "precision": self.evaluation.precision, "figures": described,
-            }  # fmt: skip
+            judged.protocols[name] = self._described(train, test, protocols)
         for candidate in self._each(candidates) if sets else ():
             of = identity(candidate.backbone)
             judged.backbones[candidate.name] = {
@@ -74,8 +74,29 @@ class Judging:
             }  # fmt: skip
             for name, (train, test) in sets.items():
                 piece = _Piece(self, candidate, of, name, train, test)
-                judged.evaluation[name][candidate.name] = piece.judge(protocols)
+                own = [protocol for protocol in protocols if protocol.of == kind_of(train)]
+                judged.evaluation[name][candidate.name] = piece.judge(own)
         return judged
+
+    def _described(self, train: Annotated, test: Annotated, protocols: list[Protocol]) -> dict[str, Any]:
+        """A data set's entry of `protocols`. What segmentation and detection depend on is in their settings alone."""
+        kind = kind_of(train)
+        own = [protocol for protocol in protocols if protocol.of == kind]
+        return {
+            "train": told(train), "test": told(test), "train_images": len(train), "test_images": len(test),
+            "classes": len(train.classes), "image_size": self.side if kind == "labels" else None,
+            "precision": self.evaluation.precision if kind == "labels" else None,
+            "figures": {name: settings for one in own for name, settings in one.described().items()},
+        }  # fmt: skip
+
+    def _say_unused(self, protocols: list[Protocol], kinds: set[Kind]) -> None:
+        """Tells of protocols of masks and boxes that no data set is for."""
+        for protocol in protocols if kinds else ():
+            if protocol.of != "labels" and protocol.of not in kinds:
+                self.say(
+                    f"{'evaluation':<12}evaluation.{protocol.names()[0]} judges nothing: none of evaluation.datasets "
+                    f"has {protocol.of}; {REMEDIES[protocol.of]}, or set it to null"
+                )
 
     def _each(self, candidates: Iterable[Candidate]) -> Iterator[Candidate]:
         """The candidates; one that cannot be loaded on one rank is an error on all."""
@@ -94,12 +115,16 @@ class Judging:
         given = self.evaluation.features_folder
         return self.workspace / "features" if given is None else Path(given)
 
-    def workers(self, images: int) -> int:
+    def workers(self, images: int, kind: Kind = "labels") -> int:
         """Loader processes for so many images."""
         given = self.evaluation.num_workers
         if given is not None:
             return given
-        return 0 if images < FEW else spare_cores(int(os.environ.get("LOCAL_WORLD_SIZE", self.meeting.world_size)))
+        return (
+            0
+            if images < (FEW if kind == "labels" else FEW_WHOLE)
+            else spare_cores(int(os.environ.get("LOCAL_WORLD_SIZE", self.meeting.world_size)))
+        )
 
     def say(self, line: str) -> None:
         """Tells the person, once."""
@@ -115,8 +140,8 @@ class _Piece:
     candidate: Candidate
     identity: str
     name: str
-    train: LabelledImages
-    test: LabelledImages
+    train: Annotated
+    test: Annotated
 
     def judge(self, protocols: list[Protocol]) -> dict[str, Figures]:
         """The figures of all protocols; those that were judged before are read."""
@@ -158,15 +183,23 @@ class _Piece:
         mean, std = (tuple(round(one, 6) for one in values) for values in (self.candidate.mean, self.candidate.std))
         return Transform(self.judging.side, mean, std, self.judging.evaluation.precision)
 
+    @property
+    def _labelled(self) -> tuple[LabelledImages, LabelledImages]:
+        assert isinstance(self.train, LabelledImages) and isinstance(
+            self.test, LabelledImages
+        )  # by the protocol's `of`
+        return self.train, self.test
+
     @cached_property
     def _stores(self) -> list[tuple[StoredFeatures, LabelledImages]]:
+        train, test = self._labelled
         return [
             (
                 stored(self.judging.root, self.candidate.title, self.identity, f"{self.name}-{split}", images,
                        self._transform),
                 images,
             )
-            for split, images in (("train", self.train), ("test", self.test))
+            for split, images in (("train", train), ("test", test))
         ]  # fmt: skip
 
     def _extract(self) -> None:
@@ -185,15 +218,15 @@ class _Piece:
         )
 
     def _features(self) -> tuple[Features, Features]:
-        (train, _), (test, _) = self._stores
-        return Features(train.open(), self.train.labels), Features(test.open(), self.test.labels)
+        (train, known), (test, asked) = self._stores
+        return Features(train.open(), known.labels), Features(test.open(), asked.labels)
 
     def _subject(self, folder: Path) -> Subject:
         judging, candidate = self.judging, self.candidate
         return Subject(
             self.name, candidate.backbone, self.train, self.test, self._features, judging.side, candidate.mean,
             candidate.std, judging.device, folder, judging.trainer, judging.evaluation.batch_size,
-            judging.workers(len(self.train)), candidate.title,
+            judging.workers(len(self.train), kind_of(self.train)), candidate.title,
         )  # fmt: skip
 
     def _of(self, protocol: Protocol) -> dict[str, Any]:
@@ -202,8 +235,9 @@ class _Piece:
         return {
             "revision": [REVISION, feature_cache.REVISION], "precision": str(precision),
             "protocol": type(protocol).__name__, "settings": protocol.described(),
-            "backbone": self.identity, "image_size": self._transform.image_size, "mean": self._transform.mean,
+            "backbone": self.identity, "mean": self._transform.mean,
             "std": self._transform.std, "train": self.train.fingerprint(), "test": self.test.fingerprint(),
+            "image_size": self._transform.image_size if protocol.of == "labels" else None,
         }  # fmt: skip
 
     def _place(self, protocol: Protocol) -> Path:
@@ -222,17 +256,27 @@ def _known(place: Path) -> Any:
         return None
 
 
-def told(images: LabelledImages) -> str:
-    """Identity of labelled images that two machines agree on: names below their common folder, sizes, labels, classes.
+def told(images: Annotated) -> str:
+    """Identity of images that two machines agree on: names below their common folder, sizes, what is known, classes.
 
-    Of images that are no files it is the source's own.
+    What is known are labels, the files of masks, or boxes. Of images that are no files it is the source's own.
     """
     if not images.paths:
         return images.fingerprint()
-    paths = [os.path.abspath(path) for path in images.paths]
-    above = os.path.commonpath([os.path.dirname(path) for path in paths])
-    files = [[os.path.relpath(path, above), _size(path)] for path in paths]
-    return fingerprint([files, images.labels.tolist(), images.classes])
+    if isinstance(images, MaskedImages):
+        known: Any = _files(images.masks)
+    elif isinstance(images, BoxedImages):
+        known = [[boxes.tolist() for boxes in each] for each in (images.boxes, images.crowds or [])]
+    else:
+        known = images.labels.tolist()
+    return fingerprint([_files(images.paths), known, images.classes])
+
+
+def _files(paths: Sequence[Path]) -> list[list[Any]]:
+    """Names below their common folder, and sizes."""
+    whole = [os.path.abspath(path) for path in paths]
+    above = os.path.commonpath([os.path.dirname(path) for path in whole])
+    return [[os.path.relpath(path, above), _size(path)] for path in whole]
 
 
 def _size(path: str) -> int | None:

@@ -5,12 +5,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
+from datamodules.annotated import Annotated, Kind
 from datamodules.labelled import LabelledImages
 
 # Shares in [0, 1], such as top1, or scores; of several seeds also the list of them. All of it goes into results.json.
@@ -48,19 +49,19 @@ class Features:
 
 @dataclass(frozen=True)
 class Subject:
-    """One backbone on one labelled data set.
+    """One backbone on one data set.
 
-    name: of the data set, for messages. backbone: None stands for raw pixels. train, test: images whose labels count
-    the same classes. features: those of train and test, extracted at the first call. image_size: side of the test
-    images in pixels. mean, std: of the colours in [0, 1]. trainer: the yaml's section, for protocols that train on
-    images. folder: the protocol's own, to go on from after a kill. batch_size, num_workers: of its loaders.
-    title: of the backbone.
+    name: of the data set, for messages. backbone: None stands for raw pixels. train, test: images of the protocol's
+    kind, whose labels, masks or boxes count the same classes. features: those of train and test, extracted at the
+    first call. image_size: side of the test images in pixels. mean, std: of the colours in [0, 1]. trainer: the yaml's
+    section, for protocols that train on images. folder: the protocol's own, to go on from after a kill. batch_size,
+    num_workers: of its loaders. title: of the backbone.
     """
 
     name: str
     backbone: nn.Module | None
-    train: LabelledImages
-    test: LabelledImages
+    train: Annotated
+    test: Annotated
     features: Callable[[], tuple[Features, Features]]
     image_size: int
     mean: Sequence[float]
@@ -84,6 +85,12 @@ class Subject:
         return both
 
     @property
+    def labelled(self) -> tuple[LabelledImages, LabelledImages]:
+        """Training and test images, of a protocol that judges a class for each image."""
+        assert isinstance(self.train, LabelledImages) and isinstance(self.test, LabelledImages)
+        return self.train, self.test
+
+    @property
     def classes(self) -> int:
         """Number of classes of the training images."""
         return len(self.train.classes)
@@ -102,7 +109,7 @@ class Protocol(ABC):
     """
 
     on_images: ClassVar[bool] = False
-    of: ClassVar[Literal["labels", "masks", "boxes"]] = "labels"
+    of: ClassVar[Kind] = "labels"
 
     @abstractmethod
     def judge(self, subject: Subject) -> dict[str, Figures]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from datamodules.datasets.names import is_named, placed, same_images
+from datamodules.datasets.names import is_named, parse_name, placed, same_images
 from datamodules.decoding import RefusedImage
 from datamodules.files import read_json, sha256_file
 from datamodules.image_source import ImageSource, encoded_image
@@ -168,7 +168,8 @@ def screen_before(evaluation: Evaluation, workspace: Path, gate: Any) -> None:
     if evaluation.allow_unscreened or not evaluation.datasets:
         return
     folders: dict[str, str] = {} if gate is None else gate.folders(workspace)
-    below = [Path(folder).resolve() for folder in folders.values() if not is_named(folder)]
+    names = [parse_name(folder, "curation.leakage.tests") for folder in folders.values()]
+    below = [Path(name.name).resolve() for name in names if not name.kind]
     refused, known = {}, None
     for item in evaluation.datasets:
         if _is_among(placed(item.test, workspace), list(folders.values()), below):
@@ -189,9 +190,10 @@ def _is_among(test: str, gate: list[str], below: list[Path]) -> bool:
 
     below: the gate's paths.
     """
-    if is_named(test):
+    name = parse_name(test, "evaluation.datasets")
+    if is_named(test) or (name.coco and Path(name.name).exists()):  # a COCO file's images may lie anywhere
         return any(same_images(test, one) for one in gate)
-    path = Path(test).resolve()
+    path = Path(name.name).resolve()
     return any(folder in (path, *path.parents) for folder in below) or not path.exists()
 
 

@@ -1,9 +1,14 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from datamodules.annotated import kind_of
+from datamodules.dense import BoxedImages, MaskedImages
 from pas_train.evaluation.evaluation_set import EvaluationSet
 from tests.datamodules.datasets import small_trees
+from tests.pas_train.evaluation.dense_sets import save_boxed, save_masked
 
 
 @pytest.fixture
@@ -66,3 +71,59 @@ def test_check__labels_and_classes_before_anything_runs(food: Path, tmp_path: Pa
     with pytest.raises(ValueError, match=r"'mine': test images have classes that the training images lack: ramen"):
         EvaluationSet("mine", str(folder), "workspace:test").check(tmp_path)
     EvaluationSet("later", str(folder), "workspace:scenes/test").check(tmp_path, made=True)
+
+
+def test_read__masks_and_boxes_of_files(tmp_path: Path) -> None:
+    for item, kind in ((save_masked(tmp_path / "a"), "masks"), (save_boxed(tmp_path / "b"), "boxes")):
+        assert item.check(tmp_path) == kind
+        train, test = item.read(tmp_path)
+        assert kind_of(train) == kind_of(test) == kind and (len(train), len(test)) == (4, 2)
+        assert train.classes == test.classes and len(item.read_test(tmp_path)) == 2
+
+
+def test_read__official_splits_of_sets_with_masks_and_boxes(tmp_path: Path) -> None:
+    small_trees.save_foodseg103(tmp_path)
+    small_trees.save_oktoberfest(tmp_path)
+    tarts = tmp_path / "FoodSeg103/Images/ann_dir/test/00000002.png"
+    Image.fromarray(np.arange(576, dtype=np.uint8).reshape(24, 24) % 3).save(tarts)
+    foodseg, oktoberfest = (
+        EvaluationSet(name, root=f"{tmp_path}?partial=true") for name in ("foodseg103", "oktoberfest")
+    )
+    train, test = foodseg.read(tmp_path)
+    assert isinstance(train, MaskedImages) and train.classes == ["background", "candy", "egg tart"]
+    assert isinstance(test, MaskedImages) and set(test.mask(0, (24, 24)).ravel()) == {0, 1, 2}
+    train, test = oktoberfest.read(tmp_path)
+    assert isinstance(train, BoxedImages) and [len(boxes) for boxes in train.boxes] == [2, 1] and len(test) == 1
+
+
+def test_read__kinds_of_training_and_test_must_agree(tmp_path: Path) -> None:
+    masked, boxed = save_masked(tmp_path / "a"), save_boxed(tmp_path / "b")
+    with pytest.raises(
+        ValueError, match=r"^evaluation\.datasets: 'x': the training images have masks, the test images b"
+    ):
+        EvaluationSet("x", masked.train, boxed.test).check(tmp_path)
+
+
+def test_read__a_damaged_mask_names_the_data_set(tmp_path: Path) -> None:
+    item = save_masked(tmp_path / "a")
+    Image.new("RGB", (24, 24)).save(tmp_path / "a" / "5-mask.png")
+    item.check(tmp_path)  # opens nothing
+    with pytest.raises(ValueError, match=r"^evaluation\.datasets: 'cloth': the mask .*5-mask\.png has colours"):
+        item.read(tmp_path)
+
+
+def test_read__what_was_done_to_boxes_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    item = save_boxed(tmp_path / "b")
+    path = tmp_path / "b" / "test.json"
+    path.write_text(path.read_text().replace("[6, 4, 10, 8]", "[6, 4, 100, 8]"))
+    item.read(tmp_path)
+    out = capsys.readouterr().out
+    assert out == "evaluation  'tray': 1 of 1 boxes reach beyond their image and are cut at its edge\n"
+
+
+def test_read__files_of_the_workspace(tmp_path: Path) -> None:
+    save_boxed(tmp_path / "b")
+    item = EvaluationSet(
+        "tray", "workspace:b/train.json?images=workspace:b/images", f"workspace:b/test.json?images={tmp_path}/b/images"
+    )
+    assert len(item.read(tmp_path)[0]) == 4

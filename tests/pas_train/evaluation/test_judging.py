@@ -2,16 +2,19 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from PIL import Image
 from torch import nn
 
+from datamodules.annotated import Annotated, Kind, read_annotated
+from datamodules.dense import BoxedImages, MaskedImages
 from datamodules.labelled import read_labelled
 from pas_train.evaluation.candidates import Candidate
 from pas_train.evaluation.evaluation import Evaluation
@@ -19,6 +22,7 @@ from pas_train.evaluation.evaluation_set import EvaluationSet
 from pas_train.evaluation.judging import Judged, Judging, told
 from pas_train.evaluation.knn import Knn
 from pas_train.evaluation.protocol import Figures, Protocol, Subject
+from tests.pas_train.evaluation.dense_sets import save_boxed, save_masked
 
 NAMES = ("trained", "untrained")
 
@@ -63,6 +67,35 @@ class OnImages(Counted):
     def judge(self, subject: Subject) -> dict[str, Figures]:
         self.judged.append(subject.name)
         return {"counted": {"top1": 1.0}}
+
+
+@dataclass
+class OnMasks(Protocol):
+    """Looks at masks."""
+
+    on_images: ClassVar[bool] = True
+    of: ClassVar[Kind] = "masks"
+
+    def names(self) -> list[str]:
+        return ["segmentation"]
+
+    def judge(self, subject: Subject) -> dict[str, Figures]:
+        assert isinstance(subject.train, MaskedImages) and isinstance(subject.test, MaskedImages)
+        return {"segmentation": {"miou": len(subject.test) / len(subject.train)}}
+
+
+@dataclass
+class OnBoxes(OnMasks):
+    """Looks at boxes."""
+
+    of: ClassVar[Kind] = "boxes"
+
+    def names(self) -> list[str]:
+        return ["detection"]
+
+    def judge(self, subject: Subject) -> dict[str, Figures]:
+        assert isinstance(subject.train, BoxedImages) and isinstance(subject.test, BoxedImages)
+        return {"detection": {"map": float(sum(map(len, subject.test.boxes)))}}
 
 
 class Together(Counted):
@@ -200,6 +233,57 @@ def test_told__is_the_same_for_a_copy_elsewhere(tmp_path: Path) -> None:
     assert told(one) == told(two) and one.fingerprint() != two.fingerprint()
     two.paths[0].write_bytes(two.paths[0].read_bytes() + b"\0")
     assert told(one) != told(read_labelled(tmp_path / "two" / "train"))
+
+
+def test_told__of_masks_and_boxes_sees_what_changed_not_where_it_lies(tmp_path: Path) -> None:
+    def known(place: str, boxes: bool) -> Annotated:
+        folder = tmp_path / place
+        item = (save_boxed if boxes else save_masked)(folder) if not folder.exists() else None
+        return item.read_test(folder) if item else read_annotated(f"{folder}/test.csv", "key")
+
+    assert told(known("one", False)) == told(known("two", False)) != told(known("boxes", True))
+    Image.fromarray(np.eye(24, dtype=np.uint8)).save(tmp_path / "two" / "4-mask.png")
+    assert told(known("one", False)) != told(known("two", False))
+    boxed, other = (save_boxed(tmp_path / name).read_test(tmp_path) for name in ("b", "c"))
+    assert isinstance(other, BoxedImages) and told(boxed) == told(other)
+    assert told(boxed) != told(replace(other, boxes=[other.boxes[0] + 1, other.boxes[1]]))
+    assert told(boxed) != told(replace(other, crowds=other.boxes))
+
+
+def test_judging__each_set_by_the_protocols_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = [save(tmp_path), save_masked(tmp_path / "a"), save_boxed(tmp_path / "b")]
+    made = judging(tmp_path, sets[0], Counted(), OnMasks(), OnBoxes())
+    made.evaluation.datasets = sets
+    judged = made.run(candidates(Colour()))
+    assert {name: list(found["trained"]) for name, found in judged.evaluation.items()} == {
+        "colours": ["counted"], "cloth": ["segmentation"], "tray": ["detection"],
+    }  # fmt: skip
+    assert judged.evaluation["tray"]["trained"]["detection"] == {"map": 1.0}
+    assert {name: list(entry["figures"]) for name, entry in judged.protocols.items()} == {
+        "colours": ["counted"], "cloth": ["segmentation"], "tray": ["detection"],
+    }  # fmt: skip
+    entry = judged.protocols["cloth"]
+    assert (entry["train_images"], entry["test_images"], entry["classes"]) == (4, 2, 3)
+    assert entry["image_size"] is entry["precision"] is None  # no figure of the set depends on them
+    assert "judges nothing" not in capsys.readouterr().out
+    made.evaluation.image_size = 6
+    made.run(candidates(Colour()))
+    said = capsys.readouterr().out
+    assert "judged      cloth trained: segmentation as before" in said and "judged      colours" not in said
+
+
+def test_judging__a_protocol_without_a_set_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judging(tmp_path, save(tmp_path), Counted(), OnMasks()).run(candidates(Colour()))
+    assert (
+        "evaluation  evaluation.segmentation judges nothing: none of evaluation.datasets has masks; give one such as "
+        "{name: foodseg103, root: DIR}, or CSVs of path,mask, or set it to null"
+    ) in capsys.readouterr().out
+
+
+def test_judging__a_set_of_masks_needs_no_features(tmp_path: Path) -> None:
+    backbone = Colour()
+    judged = judging(tmp_path, save_masked(tmp_path / "a"), Counted(), OnMasks()).run(candidates(backbone))
+    assert judged.evaluation["cloth"]["trained"] == {"segmentation": {"miou": 0.5}} and backbone._calls == 0
 
 
 def test_judging__two_ranks(two_ranks: Any, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from curation.stages.leakage import Leakage
 from curation.workspace import write_table
 from datamodules.files import sha256_file, write_json
 from datamodules.sources import SourceItem
@@ -19,6 +21,7 @@ from pas_train.evaluation.screening import (
     screen_before,
 )
 from tests.curation.small_workspace import save_workspace
+from tests.pas_train.evaluation.dense_sets import save_boxed, save_masked
 from tests.tiny import picture
 
 
@@ -256,3 +259,40 @@ def test_screen_before__refuses_before_anything_runs(sets: Path) -> None:
 def test_screen__no_evaluation_needs_no_screening(sets: Path, manifest: Path) -> None:
     assert screen(Evaluation(), sets, trained_on(manifest)) == {}
     screen_before(Evaluation(), sets, None)
+
+
+@pytest.mark.parametrize("save", [save_masked, save_boxed])
+def test_screen__test_images_with_masks_or_boxes_are_screened(
+    save: Callable[[Path], EvaluationSet], sets: Path, manifest: Path
+) -> None:
+    item = save(sets / "dense")
+    judged = Evaluation([item])
+    with pytest.raises(
+        ValueError, match=rf"not screened against the data set: 2 of the 2 test images of '{item.name}'"
+    ):
+        screen(judged, sets, trained_on(manifest))
+    paths = item.read_test(sets).paths
+    images = pa.table({"sha256": [sha256_file(path) for path in paths]})
+    write_table(manifest.parents[2] / "columns" / "leakage" / "screened.parquet", images)
+    assert screen(judged, sets, trained_on(manifest))[item.name]["screened"]
+
+
+@pytest.mark.parametrize("save", [save_masked, save_boxed])
+def test_screen_before__the_gate_takes_the_same_words(save: Callable[[Path], EvaluationSet], sets: Path) -> None:
+    item = save(sets / "dense")
+    judged = Evaluation([item])
+    screen_before(judged, sets, Leakage(tests=item.test))
+    screen_before(judged, sets, Leakage(tests=[item.train, item.test]))
+    with pytest.raises(ValueError, match=r"2 of the 2 test images of .* \(not among curation\.leakage\.tests\)"):
+        screen_before(judged, sets, Leakage(tests=item.train))
+
+
+def test_screen_before__the_images_of_a_coco_file_may_lie_elsewhere(sets: Path) -> None:
+    item = save_boxed(sets / "dense")
+    screen_before(Evaluation([item]), sets, Leakage(tests=str(sets / "dense" / "images")))
+    moved = (sets / "dense" / "test.json").rename(sets / "birds" / "test.json")
+    other = EvaluationSet("tray", item.train, f"{moved}?images={sets / 'dense' / 'images'}")
+    with pytest.raises(
+        ValueError, match=r"2 of the 2 test images of 'tray'"
+    ):  # though the file is in the gate's folder
+        screen_before(Evaluation([other]), sets, Leakage(tests=str(sets / "birds")))
