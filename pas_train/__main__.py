@@ -20,6 +20,7 @@ COMMANDS = {
     "test": ("pas_train.cli", "lightning_command", "the same as evaluate"),
     "compare": ("pas_train.comparison.command", "compare", "tables, charts and a page of pretraining sets' results"),
     "analyse": ("pas_train.analysis.command", "analyse", "what data sets hold, side by side: balance, maps, coverage"),
+    "export": ("pas_train.exporting.command", "export", "the backbone for timm, transformers, mmseg, ..., verified"),
     "predict": ("pas_train.cli", "lightning_command", "embeddings of an image source, as Parquet"),
 }
 
@@ -29,6 +30,7 @@ def usage() -> str:
     lines = [
         "usage: python -m pas_train COMMAND --config FILE [--KEY VALUE ...]",
         "       python -m pas_train sweep FILE, compare RUN ..., analyse NAME=SOURCE ...",
+        "       python -m pas_train export --ckpt_path CKPT --to TARGET",
         "",
         "Precision at Scale: a curated image data set from a pool of images, and a backbone pretrained on it.",
         "",

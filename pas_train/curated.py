@@ -5,7 +5,7 @@ functions.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,6 +226,20 @@ def checksum_of_images(manifest: Path) -> str:
     from curation.screening import checksum_of_images as checksum
 
     return checksum(manifest)
+
+
+def licences_of(manifest: Path) -> list[tuple[str, int]]:
+    """(licence, images) of the real images of a manifest, most frequent first."""
+    from curation.card import count
+
+    return count(manifest).licences
+
+
+def is_clipn(names: Iterable[str]) -> bool:
+    """Whether the names of some tensors are those of CLIPN's `no` tower."""
+    from curation.clipn_checkpoints import is_no
+
+    return any(map(is_no, names))
 
 
 def screened_checksums(workspace: Path, origin: dict[str, Any]) -> tuple[set[str] | None, str | None]:

@@ -139,7 +139,7 @@ def _tell(line: str) -> None:
 class Holder(nn.Module):
     """What weights are loaded into where there is no method: a backbone alone, as it lies in one.
 
-    setting, remedy: what named the backbone, and what else a person can do where the weights are of another, for errors.
+    setting, remedy: what named the backbone, and what else a person can do where weights are of another, for errors.
     """
 
     mean: Tensor

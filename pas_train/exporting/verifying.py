@@ -30,11 +30,16 @@ _LINE = re.compile(r"(\w+) +greatest difference (\S+) \(of (\S+)\)")
 
 @dataclass(frozen=True)
 class Verified:
-    """by: what the export was verified by. difference, scale: of the worst feature, its greatest value beside."""
+    """Of an export that is right.
+
+    by: what it was verified by. difference, scale: of the worst feature, its greatest value beside. library: whether
+    the target's own library loaded it, rather than names that were recorded from it.
+    """
 
     by: str
     difference: float
     scale: float
+    library: bool = True
 
     def __str__(self) -> str:
         least = f"{self.difference:.2g}" if self.difference else "0.0"
@@ -158,7 +163,7 @@ def by_names(target: Target, source: Source, folder: Path) -> Verified:
         "has other values in": [n for n in own if n in back and not torch.equal(own[n].float(), back[n].float())],
     }
     _refuse(target, groups)
-    return _judged(target, _features(source, back, folder), f"the recorded names of {target.title}")
+    return _judged(target, _features(source, back, folder), f"the recorded names of {target.title}", library=False)
 
 
 def library_here(target: Target) -> str:
@@ -185,14 +190,14 @@ def _features(source: Source, state: Mapping[str, Tensor], folder: Path) -> dict
     }
 
 
-def _judged(target: Target, told: Mapping[str, tuple[float, float]], by: str) -> Verified:
+def _judged(target: Target, told: Mapping[str, tuple[float, float]], by: str, library: bool = True) -> Verified:
     """The worst feature. Raises ValueError where it is beyond the tolerance."""
     bad = {name: pair for name, pair in told.items() if not pair[0] <= target.tolerance * pair[1]}
     if bad:
         listed = "; ".join(f"{name} by {one:.3g} (of {other:.3g})" for name, (one, other) in bad.items())
         raise _failed(target, f"by {by}, features differ: {listed}")
     worst = max(told.values(), key=lambda pair: pair[0] / max(pair[1], 1e-30))
-    return Verified(by, *worst)
+    return Verified(by, *worst, library)
 
 
 def _refuse(target: Target, groups: Mapping[str, Sequence[str]]) -> None:

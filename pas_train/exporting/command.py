@@ -1,0 +1,115 @@
+"""The command `export`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pas_train.errors import plainly
+from pas_train.exporting.registry import TARGETS
+from pas_train.parsing import short_error
+
+OUT = "exports"
+ARGUMENTS: list[tuple[str, str, dict[str, Any]]] = [
+    (
+        "--ckpt_path",
+        "a .ckpt of a training; or published weights: a file (official MoCo v3, torchvision, timm), a folder that timm "
+        "or transformers saved, timm:NAME[.TAG] or hf:NAME",
+        {"required": True, "metavar": "CKPT"},
+    ),
+    (
+        "--to",
+        f"one or more of {', '.join(TARGETS)}, with commas between",
+        {"required": True, "metavar": "TARGET[,...]"},
+    ),
+    (
+        "--output",
+        "the folder to write, of several targets the folder above theirs; default: export/TARGET in the training's "
+        f"folder, for other weights {OUT}/NAME-TARGET",
+        {"metavar": "DIR"},
+    ),
+    (
+        "--image_size",
+        "side in pixels of the images that it is to take: a vision transformer's position embedding is interpolated",
+        {"type": int, "metavar": "N"},
+    ),
+    ("--backbone", "timm's name of the architecture, where the file does not tell it", {"metavar": "NAME"}),
+    (
+        "--python",
+        "the Python of another environment that has the library, to verify there: ENV/bin/python",
+        {"metavar": "PYTHON"},
+    ),
+]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        """One paragraph, without the usage."""
+        print(short_error(message), file=sys.stderr)
+        sys.exit(2)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    made = _Parser(
+        prog="python -m pas_train export",
+        allow_abbrev=False,
+        description="Writes the backbone of a checkpoint, the query encoder without its heads, in the formats of other "
+        "libraries: a folder each, with a model card and the scripts that load and verify it. Each is loaded again and "
+        "compared before it is announced; what differs is not left behind.",
+    )
+    for name, help_text, settings in ARGUMENTS:
+        made.add_argument(name, help=help_text, **settings)
+    return made
+
+
+def export(command: str, args: Sequence[str]) -> None:
+    """Runs the command."""
+    options = parser().parse_args(list(args))
+    names = list(dict.fromkeys(name.strip() for name in options.to.split(",") if name.strip()))
+    if not names:
+        raise ValueError(f"--to names no target; targets are {', '.join(TARGETS)}")
+    # These import torch.
+    from pas_train.exporting.export import check
+    from pas_train.exporting.export import export as export_one
+    from pas_train.exporting.reading import read_source
+    from pas_train.exporting.registry import target
+
+    plainly()
+    targets = [target(name) for name in names]
+    source = read_source(options.ckpt_path, options.backbone, options.image_size)
+    print(f"{'backbone':<12}{told(source)}", flush=True)
+    places = places_of(options, source, names)
+    for made, place in zip(targets, places, strict=True):
+        check(made, source, place, options.python)
+    for made, place in zip(targets, places, strict=True):
+        verified = export_one(source, made.name, place, options.python)
+        print(f"{'exported':<12}{place}: {verified}", flush=True)
+        if not verified.library:
+            print(f"{'':<12}{made.title} is not installed here; where it is: python {place}/verify.py", flush=True)
+
+
+def told(source: Any) -> str:
+    """The backbone in one line."""
+    known = source.metadata
+    embedding, weights = known["embedding"], known["source"]["weights"]
+    options = f" {dict(source.options)}" if source.options else ""
+    return (
+        f"{source.name}: {source.architecture}{options}, {known['parameters'] / 1e6:,.1f} M parameters, "
+        f"{source.image_size} px, embedding of {embedding['dim']} numbers; {weights}"
+    )
+
+
+def places_of(options: argparse.Namespace, source: Any, names: Sequence[str]) -> list[Path]:
+    """The folder of each target."""
+    from pas_train.exporting.reading import plain_name, run_folder
+
+    if options.output is not None:
+        output = Path(options.output).expanduser()
+        return [output] if len(names) == 1 else [output / name for name in names]
+    size = f"-{options.image_size}" if options.image_size is not None else ""
+    run = run_folder(Path(options.ckpt_path))
+    if run is not None:
+        return [run / "export" / f"{name}{size}" for name in names]
+    return [Path(OUT) / f"{plain_name(source.name)}-{name}{size}" for name in names]
