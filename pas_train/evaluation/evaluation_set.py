@@ -10,6 +10,7 @@ from datamodules.datasets.registry import official_split
 from datamodules.labelled import LabelledImages, shared_images
 
 HAVE = {"labels": "a class for each image", "masks": "masks", "boxes": "boxes"}
+JUDGED_BY = {"labels": "knn", "masks": "segmentation", "boxes": "detection"}  # the section to set
 REMEDIES = {
     "masks": "give one such as {name: foodseg103, root: DIR}, or CSVs of path,mask",
     "boxes": "give one such as {name: oktoberfest, root: DIR}, or COCO JSON files",

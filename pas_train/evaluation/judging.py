@@ -20,7 +20,7 @@ from datamodules.ordered_batches import spare_cores
 from pas_train.evaluation import feature_cache
 from pas_train.evaluation.candidates import Candidate, identity
 from pas_train.evaluation.evaluation import Evaluation
-from pas_train.evaluation.evaluation_set import REMEDIES
+from pas_train.evaluation.evaluation_set import HAVE, JUDGED_BY, REMEDIES
 from pas_train.evaluation.feature_cache import StoredFeatures, extract, slug, stored
 from pas_train.evaluation.features import Transform
 from pas_train.evaluation.protocol import Features, Figures, Protocol, Subject
@@ -62,7 +62,7 @@ class Judging:
             sets = self.meeting.together(
                 lambda: {item.name: item.read(self.workspace) for item in self.evaluation.datasets}
             )
-        self._say_unused(protocols, {kind_of(train) for train, _ in sets.values()})
+        self._say_unused(protocols, {name: kind_of(train) for name, (train, _) in sets.items()})
         for name, (train, test) in sets.items():
             judged.evaluation[name] = {}
             judged.protocols[name] = self._described(train, test, protocols)
@@ -89,13 +89,22 @@ class Judging:
             "figures": {name: settings for one in own for name, settings in one.described().items()},
         }  # fmt: skip
 
-    def _say_unused(self, protocols: list[Protocol], kinds: set[Kind]) -> None:
-        """Tells of protocols of masks and boxes that no data set is for."""
+    def _say_unused(self, protocols: list[Protocol], kinds: dict[str, Kind]) -> None:
+        """Tells of protocols of masks and boxes that no data set is for, and of sets that no protocol judges.
+
+        kinds: of the sets by name.
+        """
         for protocol in protocols if kinds else ():
-            if protocol.of != "labels" and protocol.of not in kinds:
+            if protocol.of != "labels" and protocol.of not in kinds.values():
                 self.say(
                     f"{'evaluation':<12}evaluation.{protocol.names()[0]} judges nothing: none of evaluation.datasets "
                     f"has {protocol.of}; {REMEDIES[protocol.of]}, or set it to null"
+                )
+        for name, kind in kinds.items():  # those that were still to be made when the settings were checked
+            if all(protocol.of != kind for protocol in protocols):
+                self.say(
+                    f"{'evaluation':<12}'{name}' is not judged: it has {HAVE[kind]}; set evaluation.{JUDGED_BY[kind]}: "
+                    "{}"
                 )
 
     def _each(self, candidates: Iterable[Candidate]) -> Iterator[Candidate]:

@@ -280,6 +280,12 @@ def test_judging__a_protocol_without_a_set_is_told(tmp_path: Path, capsys: pytes
     ) in capsys.readouterr().out
 
 
+def test_judging__a_set_without_a_protocol_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judged = judging(tmp_path, save_masked(tmp_path / "a"), Counted()).run(candidates(Colour()))
+    assert "evaluation  'cloth' is not judged: it has masks; set evaluation.segmentation: {}" in capsys.readouterr().out
+    assert judged.evaluation == {"cloth": {"trained": {}}} and judged.protocols["cloth"]["figures"] == {}
+
+
 def test_judging__a_set_of_masks_needs_no_features(tmp_path: Path) -> None:
     backbone = Colour()
     judged = judging(tmp_path, save_masked(tmp_path / "a"), Counted(), OnMasks()).run(candidates(backbone))
