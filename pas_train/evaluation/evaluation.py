@@ -4,7 +4,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from pas_train.evaluation.baselines import OWN, check_names
-from pas_train.evaluation.evaluation_set import EvaluationSet
+from pas_train.evaluation.dense.average_precision import require_pycocotools
+from pas_train.evaluation.dense.detection import Detection
+from pas_train.evaluation.dense.segmentation import Segmentation
+from pas_train.evaluation.evaluation_set import HAVE, JUDGED_BY, EvaluationSet
 from pas_train.evaluation.features import Precision
 from pas_train.evaluation.fewshot import FewShot
 from pas_train.evaluation.finetune import Finetune, LinearImages
@@ -35,6 +38,8 @@ class Evaluation:
         transfer: LogME and NCTI, scores that need no training; null leaves them out.
         linear_images: Linear layer on the frozen backbone, trained on augmented images; null leaves it out.
         finetune: Fine-tuning; null leaves it out.
+        segmentation: Semantic segmentation, on data sets with masks; null leaves it out.
+        detection: Object detection, on data sets with boxes; null leaves it out.
         allow_unscreened: Judges also on test images that a data set that was curated here was not screened against;
             the figures are marked.
     """
@@ -52,6 +57,8 @@ class Evaluation:
     transfer: Transfer | None = None
     linear_images: LinearImages | None = None
     finetune: Finetune | None = None
+    segmentation: Segmentation | None = None
+    detection: Detection | None = None
     allow_unscreened: bool = False
 
     def protocols(self) -> list[Protocol]:
@@ -60,7 +67,15 @@ class Evaluation:
         return [section for section in sections if isinstance(section, Protocol)]
 
     def check(self, workspace: Path, made: bool = False) -> None:
-        """Raises for unknown baselines and missing files. made: files in the workspace are still to be made."""
+        """Raises for unknown baselines, missing files, and a data set that no protocol judges.
+
+        made: files in the workspace are still to be made.
+        """
         check_names(self.baselines)
+        judged = {protocol.of for protocol in self.protocols()}
         for item in self.datasets:
-            item.check(workspace, made)
+            kind = item.check(workspace, made)
+            if kind is not None and kind not in judged:
+                raise ValueError(f"{item.key} has {HAVE[kind]}: set evaluation.{JUDGED_BY[kind]}: {{}}")
+            if kind == "boxes":
+                require_pycocotools()

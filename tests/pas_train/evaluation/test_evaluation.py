@@ -12,6 +12,7 @@ from pas_train.evaluation.evaluation import Evaluation, EvaluationSet
 from pas_train.evaluation.judging import Judging
 from pas_train.evaluation.knn import Knn
 from pas_train.evaluation.linear import Linear
+from tests.pas_train.evaluation.dense_sets import save_boxed, save_masked
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
@@ -113,3 +114,15 @@ def test_check__names_what_is_wrong(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"evaluation\.datasets: 'a': .*made/test does not exist"):
         missing.check(tmp_path)
     missing.check(tmp_path, made=True)  # the curation has yet to make it
+
+
+def test_check__a_set_that_no_protocol_judges_names_the_section(folder: Path, tmp_path: Path) -> None:
+    masked, boxed = save_masked(tmp_path / "a"), save_boxed(tmp_path / "b")
+    for item, message in (
+        (masked, r"'cloth' has masks: set evaluation\.segmentation: \{\}"),
+        (boxed, r"'tray' has boxes: set evaluation\.detection: \{\}"),
+    ):
+        with pytest.raises(ValueError, match=rf"^evaluation\.datasets: {message}"):
+            Evaluation([colours(folder), item]).check(tmp_path)
+    with pytest.raises(ValueError, match=r"'colours' has a class for each image: set evaluation\.knn: \{\}"):
+        Evaluation([colours(folder)], knn=None, linear=None).check(tmp_path)
