@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from lightning.pytorch import Trainer
 
+from datamodules.annotated import Kind
 from datamodules.dense import BoxedImages
 from datamodules.dense_views import BoxedViews, dense_loader, whole_loader
 from datamodules.files import fingerprint
@@ -33,7 +34,8 @@ LAYER_DECAY = 0.7  # of ViTDet's base model
 class Detection(Protocol):
     """Object detection: torchvision's Faster R-CNN with a feature pyramid, trained with the whole backbone.
 
-    The defaults are those of mmdetection's Faster R-CNN, 12 epochs, and for vision transformers ViTDet's.
+    The defaults are those of mmdetection's Faster R-CNN, 12 epochs, and for vision transformers ViTDet's. The paper's
+    Cascade R-CNN is trained by mmdetection itself, for which `export --to mmdet` writes weights and configuration.
 
     Args:
         epochs: Over the training images; the rate falls to a tenth after 8 and after 11 of 12.
@@ -59,7 +61,7 @@ class Detection(Protocol):
     """
 
     on_images: ClassVar[bool] = True
-    of: ClassVar[Literal["labels", "masks", "boxes"]] = "boxes"
+    of: ClassVar[Kind] = "boxes"
     key: ClassVar[str] = "detection"
 
     epochs: int = 12
@@ -161,9 +163,8 @@ class Detection(Protocol):
 def find_boxes(subject: Subject, recipe: DetectorRecipe, training: Training) -> list[np.ndarray]:
     """Trains a detector and returns what it finds in the test images, [D, 6] each, in their order, on all ranks."""
     trainer, module = train_detector(subject, recipe, training)
-    loader = whole_loader(
-        _boxed(subject.test), recipe.short_side, recipe.longest_side, trainer, subject.num_workers
-    )  # fmt: skip
+    sides = (recipe.short_side, recipe.longest_side)
+    loader = whole_loader(_boxed(subject.test), *sides, trainer, subject.num_workers)
     with quietly():
         predicted: Any = trainer.predict(module, loader)
     rows = dict(pair for part in gathered(predicted) for pair in part)  # an image that two ranks had is the same

@@ -1,6 +1,7 @@
 import copy
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +16,15 @@ from torch import nn
 from datamodules.dense import BoxedImages
 from pas_train.backbones import build_backbone
 from pas_train.evaluation import module_training
+from pas_train.evaluation.candidates import Candidate
 from pas_train.evaluation.dense.detection import Detection, train_detector
 from pas_train.evaluation.dense.detector import Detector
+from pas_train.evaluation.evaluation import Evaluation
 from pas_train.evaluation.image_classifier import drop_paths
+from pas_train.evaluation.judging import Judging
 from pas_train.evaluation.protocol import Subject
 from tests.pas_train.evaluation.dense.pasted import HEIGHT, WIDTH, save_pasted
+from tests.pas_train.evaluation.dense_sets import save_boxed
 
 SIZES = {"short_side": HEIGHT // 2, "longest_side": WIDTH // 2, "anchor_scale": 4.0}
 TINY: dict[str, Any] = {**SIZES, "epochs": 2, "batch_size": 4, "channels": 8, "proposals": 16, "samples": 8}
@@ -195,6 +200,35 @@ def test_killed__goes_on_to_the_same_detector(
 
 
 _trainer = module_training.Trainer
+
+
+def test_judging__detects_by_every_backbone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    half = (0.5, 0.5, 0.5)
+    candidates = [
+        Candidate(name, name, "published", "", backbone, half, half)
+        for name, backbone in (("convolutions", resnet()), ("transformer", vit()), ("pixels", None))
+    ]
+    evaluation = Evaluation([save_boxed(tmp_path / "tray")], detection=Detection(**{**TINY, "epochs": 1}))
+    evaluation.check(tmp_path)
+    judging = Judging(evaluation, tmp_path, torch.device("cpu"), 64, {"accelerator": "cpu", "devices": 1})
+    found = judging.run(candidates)
+    assert found.evaluation["tray"].pop("pixels") == {}
+    assert found.evaluation["tray"].keys() == {"convolutions", "transformer"}
+    assert all(
+        0 <= told["detection"]["map"] <= told["detection"]["map50"] for told in found.evaluation["tray"].values()
+    )
+    assert found.protocols["tray"]["figures"]["detection"]["epochs"] == 1
+    assert "detection     tray transformer: mAP " in capsys.readouterr().out
+    assert judging.run(candidates[:2]).evaluation == found.evaluation
+    assert "mAP" not in capsys.readouterr().out
+
+
+def test_evaluation__a_missing_pycocotools_is_told_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools.cocoeval", None)
+    with pytest.raises(ValueError, match=r"evaluation\.detection needs pycocotools.*pas-train\[dense\]"):
+        Evaluation([save_boxed(tmp_path / "tray")], detection=Detection()).check(tmp_path)
 
 
 def test_settings__say_what_is_wrong(subject: Subject) -> None:
