@@ -5,7 +5,7 @@ functions.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -309,6 +309,23 @@ def data_set_pictures(workspace: Path, count: int = 16) -> dict[str, Any]:
     }
     record = space.stage_record("select") or {}
     return {"funnel": funnel(ledger), "samples": samples, "result": record.get("result", {})}
+
+
+# What model cards take.
+
+
+def plain(value: Any) -> str:
+    """A text that Markdown shows as it is, on one line."""
+    from curation.markdown import plain as escaped
+
+    return escaped(value)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:
+    """A Markdown table whose last columns are numbers."""
+    from curation.markdown import markdown_table as table
+
+    return table(header, rows, numbers)
 
 
 # What `analyse` takes.

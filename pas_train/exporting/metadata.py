@@ -34,9 +34,10 @@ def of_backbone(source: Source) -> dict[str, Any]:
 
 
 def pooling(source: Source) -> str:
-    """`cls` for the class token, else timm's name of what makes one embedding of a feature map."""
-    told = getattr(source.backbone, "global_pool", None) or "avg"
-    return {"token": "cls"}.get(str(told), str(told)) if source.transformer else "avg"
+    """How one embedding is made of a feature map, `cls` for the class token, else as timm calls it."""
+    told = getattr(source.backbone, "global_pool", "")
+    told = told if isinstance(told, str) else getattr(told, "pool_type", "")
+    return {"token": "cls", "": "avg"}.get(told, told)
 
 
 def as_text(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from pas_train.exporting.metadata import as_text, of_backbone, write_safetensors
+from pas_train.exporting.metadata import as_text, of_backbone, pooling, write_safetensors
 from pas_train.exporting.source import Source
 from pas_train.exporting.target import Target
 
@@ -35,11 +35,11 @@ class Timm(Target):
             "input_size": [3, side, side], "fixed_input_size": source.transformer, "interpolation": "bilinear",
             "crop_pct": 0.875, "crop_mode": "center", "mean": list(source.mean), "std": list(source.std),
             "num_classes": 0, "pool_size": None, "first_conv": known.get("first_conv"),
-            "classifier": known.get("classifier"), "license": told.get("license"),
+            "classifier": known.get("classifier"), "license": (told.get("source") or {}).get("license"),
         }  # fmt: skip
         config = {
             "architecture": source.architecture, "num_classes": 0, "num_features": backbone.num_features,
-            "global_pool": getattr(backbone, "global_pool", "") or "avg", "pretrained_cfg": prepared,
+            "global_pool": pooling(source).replace("cls", "token"), "pretrained_cfg": prepared,
             "model_args": dict(source.options), "pas_train": told,
         }  # fmt: skip
         (folder / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n")

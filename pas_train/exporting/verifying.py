@@ -33,13 +33,14 @@ class Verified:
     """Of an export that is right.
 
     by: what it was verified by. difference, scale: of the worst feature, its greatest value beside. library: whether
-    the target's own library loaded it, rather than names that were recorded from it.
+    the target's own library loaded it, rather than names that were recorded from it. features: what was compared.
     """
 
     by: str
     difference: float
     scale: float
     library: bool = True
+    features: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         least = f"{self.difference:.2g}" if self.difference else "0.0"
@@ -197,7 +198,7 @@ def _judged(target: Target, told: Mapping[str, tuple[float, float]], by: str, li
         listed = "; ".join(f"{name} by {one:.3g} (of {other:.3g})" for name, (one, other) in bad.items())
         raise _failed(target, f"by {by}, features differ: {listed}")
     worst = max(told.values(), key=lambda pair: pair[0] / max(pair[1], 1e-30))
-    return Verified(by, *worst, library)
+    return Verified(by, *worst, library, tuple(told))
 
 
 def _refuse(target: Target, groups: Mapping[str, Sequence[str]]) -> None:
