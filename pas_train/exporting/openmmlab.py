@@ -242,5 +242,6 @@ def recorded(source: Source, library: Library) -> dict[str, tuple[int, ...]]:
 
 
 def restore(tensors: Mapping[str, Tensor], source: Source, library: Library) -> dict[str, Tensor]:
-    """The tensors under timm's names."""
-    return {ours: tensors[theirs] for theirs, ours, _ in describe(source, library).rows(library)}
+    """The tensors under timm's names; those that are not there are left out."""
+    rows = describe(source, library).rows(library)
+    return {ours: tensors[theirs] for theirs, ours, _ in rows if theirs in tensors}
