@@ -83,7 +83,9 @@ class _Seen(NamedTuple):
 def check_masks(images: MaskedImages) -> None:
     """Raises ValueError naming the file for images and masks that do not fit each other or the classes."""
     palette, first, values = b"", Path(), np.zeros(256, bool)
-    for path, seen in zip(images.masks, _each(lambda row: _look(images, row), range(len(images))), strict=True):
+    pairs = list(zip(images.paths, images.masks, strict=True))
+    looks = _each(lambda pair: _look(*pair, len(images.classes)), pairs)
+    for (_, path), seen in zip(pairs, looks, strict=True):
         values |= seen.values
         shared = min(len(palette), len(seen.palette))
         if palette[:shared] != seen.palette[:shared]:
@@ -103,14 +105,13 @@ def check_masks(images: MaskedImages) -> None:
         )
 
 
-def _look(images: MaskedImages, row: int) -> _Seen:
-    path = images.masks[row]
-    header = _header(images.paths[row])
-    mask = read_mask(path, len(images.classes))
+def _look(image: Path, path: Path, classes: int) -> _Seen:
+    header = _header(image)
+    mask = read_mask(path, classes)
     if mask.shape not in (header.upright, (header.height, header.width)):
-        raise other_size(path, mask.shape, images.paths[row], header.upright)
-    with Image.open(path) as image:
-        palette = bytes(image.getpalette() or b"") if image.mode == "P" else b""
+        raise other_size(path, mask.shape, image, header.upright)
+    with Image.open(path) as opened:
+        palette = bytes(opened.getpalette() or b"") if opened.mode == "P" else b""
     values = np.bincount(mask.ravel(), minlength=256) > 0
     used = 3 * (1 + int(np.flatnonzero(values).max()))  # programs fill the rest as they like
     return _Seen(palette[:used], values)
@@ -118,10 +119,10 @@ def _look(images: MaskedImages, row: int) -> _Seen:
 
 def placed_boxes(images: BoxedImages, tell: Callable[[str], None]) -> BoxedImages:
     """The boxes in pixels of the upright images, and inside of them. Raises ValueError naming the file."""
-    sizes = images.sizes or [None] * len(images)
+    paths, sizes = images.paths, images.sizes or [None] * len(images)
     told, boxes, crowds = [0, 0], [], []
-    for row, header in enumerate(_each(_header, images.paths)):
-        turned = _is_turned(sizes[row], header, images.paths[row])
+    for row, header in enumerate(_each(_header, paths)):
+        turned = _is_turned(sizes[row], header, paths[row])
         given = turn_boxes(images.boxes[row], header) if turned else images.boxes[row]
         inside = clip_boxes(given, header.upright)
         boxes.append(inside)

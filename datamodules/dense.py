@@ -65,10 +65,11 @@ class MaskedImages:
         """
         mask = read_mask(self.masks[row], len(self.classes))
         if mask.shape != size:
-            header = read_header(self.paths[row])
-            mask = header.turn(mask) if mask.shape == (header.height, header.width) else mask
-        if mask.shape != size:
-            raise other_size(self.masks[row], mask.shape, self.paths[row], size)
+            image = Path(self.source.describe(row))
+            header = read_header(image)
+            if mask.shape != (header.height, header.width):
+                raise other_size(self.masks[row], mask.shape, image, size)
+            mask = header.turn(mask)
         return np.require(mask, requirements=["C", "W"])
 
 
