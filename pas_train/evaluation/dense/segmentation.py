@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from lightning.pytorch import Trainer
 
+from datamodules.annotated import Kind
 from datamodules.dense import MaskedImages
 from datamodules.dense_views import LONGEST, MaskedCrops, dense_loader, whole_loader
 from datamodules.files import fingerprint
@@ -50,7 +51,7 @@ class Segmentation(Protocol):
     """
 
     on_images: ClassVar[bool] = True
-    of: ClassVar[Literal["labels", "masks", "boxes"]] = "masks"
+    of: ClassVar[Kind] = "masks"
     key: ClassVar[str] = "segmentation"
 
     steps: int = 80_000

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -16,13 +17,17 @@ from datamodules.dense import IGNORED, MaskedImages
 from datamodules.dense_views import WholeImages
 from pas_train.backbones import build_backbone
 from pas_train.evaluation import module_training
+from pas_train.evaluation.candidates import Candidate
 from pas_train.evaluation.dense import segmenter
 from pas_train.evaluation.dense.segmentation import Segmentation, count_pixels, figures, train_segmenter
 from pas_train.evaluation.dense.segmenter import Segmenter, likeliest
+from pas_train.evaluation.evaluation import Evaluation
 from pas_train.evaluation.hub_backbones import HubBackbone
+from pas_train.evaluation.judging import Judging
 from pas_train.evaluation.module_training import Training
 from pas_train.evaluation.protocol import Subject
 from tests.pas_train.evaluation.dense.made_masks import CLASSES, save_shapes
+from tests.pas_train.evaluation.dense_sets import save_masked
 
 RESNET = {"channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1)}
 VIT = {"embed_dim": 16, "depth": 4, "num_heads": 2, "patch_size": 8}
@@ -196,6 +201,24 @@ def test_finished__is_not_done_again_unless_something_changed(
 
 def test_raw_pixels__have_no_backbone_to_train(subject: Subject) -> None:
     assert Segmentation().judge(replace(subject, backbone=None)) == {}
+
+
+def test_judging__segments_by_every_backbone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    masked = save_masked(tmp_path / "cloth")
+    evaluation = Evaluation([masked], image_size=32, knn=None, linear=None, segmentation=Segmentation(**SMALL))
+    evaluation.check(tmp_path)
+    half = (0.5, 0.5, 0.5)
+    named = {"model": resnet(), "start": vit(), "pixels": None}
+    candidates = [Candidate(name, name, "trained", "", one, half, half) for name, one in named.items()]
+    judging = Judging(evaluation, tmp_path, torch.device("cpu"), 32, {"accelerator": "cpu", "devices": 1})
+    judged = judging.run(candidates)
+    found = judged.evaluation["cloth"]
+    assert list(found["model"]["segmentation"]) == list(found["start"]["segmentation"]) == ["miou", "macc", "accuracy"]
+    assert found["pixels"] == {} and judged.protocols["cloth"]["figures"]["segmentation"]["steps"] == 4
+    assert json.loads(json.dumps(found)) == found
+    capsys.readouterr()
+    assert judging.run(candidates).evaluation["cloth"] == found
+    assert capsys.readouterr().out.count("segmentation as before") == 2
 
 
 @pytest.mark.parametrize(("kind", "strategy"), [("resnet", "ddp"), ("vit", "fsdp2")])
