@@ -12,6 +12,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from torch import nn
+from transformers import ResNetConfig, ResNetModel
 
 from datamodules.dense import BoxedImages
 from pas_train.backbones import build_backbone
@@ -20,6 +21,7 @@ from pas_train.evaluation.candidates import Candidate
 from pas_train.evaluation.dense.detection import Detection, train_detector
 from pas_train.evaluation.dense.detector import Detector
 from pas_train.evaluation.evaluation import Evaluation
+from pas_train.evaluation.hub_backbones import HubBackbone
 from pas_train.evaluation.image_classifier import drop_paths
 from pas_train.evaluation.judging import Judging
 from pas_train.evaluation.protocol import Subject
@@ -120,6 +122,33 @@ def test_detector__leaves_first_stage_and_statistics_as_the_pretraining_made_the
         assert bool(below) == (name == "all"), below
         assert any(key.endswith("running_mean") for key in moved) == (name == "all")
         assert {"layer2.0.conv1.weight", "layer2.0.bn1.bias", "layer4.0.conv2.weight"} <= moved
+
+
+def small_stem() -> nn.Module:
+    return build_backbone("resnet18", 32, small_images=True, options={"channels": (4, 4, 8, 8), "layers": (1, 1, 1, 1)})
+
+
+def of_transformers() -> nn.Module:
+    sizes = {"embedding_size": 4, "hidden_sizes": [4, 4, 8, 8], "depths": [1, 1, 1, 1]}
+    return HubBackbone(ResNetModel(ResNetConfig(layer_type="basic", **sizes)))
+
+
+@pytest.mark.parametrize(
+    ("build", "first"),
+    [
+        (resnet, {"conv1", "bn1", "layer1"}),
+        (small_stem, {"conv1", "bn1", "layer1"}),
+        (of_transformers, {"model.embedder", "model.encoder.stages.0"}),
+    ],
+)
+def test_detector__first_stage_is_that_of_any_resnet(
+    subject: Subject, build: Callable[[], nn.Module], first: set[str]
+) -> None:
+    subject = replace(subject, backbone=build())
+    inner = Detector(subject, Detection(**TINY).recipe(subject, 0)).backbone.maps.backbone
+    for name, parameter in inner.named_parameters():
+        below = any(name.startswith(f"{one}.") for one in first)
+        assert parameter.requires_grad != below, name
 
 
 def test_detector__layers_of_a_transformer_learn_slower_the_lower_they_are(subject: Subject, tmp_path: Path) -> None:
