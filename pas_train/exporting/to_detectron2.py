@@ -226,12 +226,9 @@ def _transformer_tensors(vit: Any) -> Iterator[tuple[str, str, tuple[int, ...]]]
 
 def _lazy_config(source: Source) -> str:
     lines, model = _lazy_transformer(source) if source.transformer else _lazy_resnet(source)
-    return (
-        f'"""{source.architecture} for detectron2: `LazyConfig.load("{CONFIG}").backbone`; its images are RGB."""\n\n'
-        + "\n".join(lines)
-        + f"\n\n{model}\n"
-        + f"pixel_mean = {_scaled(source.mean)}  # of values from 0 to 255\npixel_std = {_scaled(source.std)}\n"
-    )
+    head = f'"""{source.architecture} of {source.image_size} px for detectron2, a LazyConfig."""'
+    colours = f'pixel_mean={_scaled(source.mean)}, pixel_std={_scaled(source.std)}, input_format="RGB"'
+    return head + "\n\n" + "\n".join(lines) + f"\n\n{model}\ncolours = dict({colours})  # of values from 0 to 255\n"
 
 
 def _lazy_resnet(source: Source) -> tuple[list[str], str]:

@@ -137,12 +137,15 @@ def test_write__transformer_is_configured_in_its_numbers(tmp_path: Path) -> None
     assigned = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)}  # type: ignore[attr-defined]
     call = assigned["backbone"]
     assert isinstance(call, ast.Call)
-    told = {one.arg: one.value.value for one in call.keywords if isinstance(one.value, ast.Constant)}
-    assert told == {
+    numbers = {one.arg: one.value.value for one in call.keywords if isinstance(one.value, ast.Constant)}
+    assert numbers == {
         "img_size": 64, "pretrain_img_size": 64, "patch_size": 16, "embed_dim": 64, "depth": 2, "num_heads": 2,
         "mlp_ratio": 3.0, "qkv_bias": True, "pretrain_use_cls_token": False, "out_feature": "last_feat",
     }  # fmt: skip
-    assert ast.literal_eval(assigned["pixel_mean"]) == [127.5, 102.0, 76.5]
+    colours = assigned["colours"]
+    assert isinstance(colours, ast.Call)
+    told = {one.arg: ast.literal_eval(one.value) for one in colours.keywords}
+    assert told["pixel_mean"] == [127.5, 102.0, 76.5] and told["input_format"] == "RGB"
 
 
 @pytest.mark.parametrize(
