@@ -11,9 +11,12 @@ from pas_train.evaluation.evaluation_set import EvaluationSet
 from tests.datamodules.datasets import small_trees
 from tests.pas_train.test_data_configs import parsed
 
-SETS = {"food": ["food-101", "foodx-251"], "birds": ["cub-200-2011", "nabirds"]}
+SETS = {"food": ["food-101", "foodx-251"], "birds": ["cub-200-2011", "nabirds"],
+        "food-dense": ["foodseg103", "oktoberfest"]}  # fmt: skip
+KINDS = {"foodseg103": "masks", "oktoberfest": "boxes"}
 SAVED = {"food-101": small_trees.save_food_101, "foodx-251": small_trees.save_foodx_251,
-         "cub-200-2011": small_trees.save_cub, "nabirds": small_trees.save_nabirds}  # fmt: skip
+         "cub-200-2011": small_trees.save_cub, "nabirds": small_trees.save_nabirds,
+         "foodseg103": small_trees.save_foodseg103, "oktoberfest": small_trees.save_oktoberfest}  # fmt: skip
 
 
 def test_evaluation_config__of_each_domain() -> None:
@@ -27,8 +30,10 @@ def test_evaluation_config__changes_the_evaluation_alone(domain: str, capsys: py
     alone = parsed(capsys, "nnclr_rn18_500ep.yaml")
     both = parsed(capsys, "nnclr_rn18_500ep.yaml", f"evaluation/{domain}.yaml")
     assert [item["name"] for item in both["evaluation"]["datasets"]] == SETS[domain]
-    assert both["evaluation"]["knn"] == alone["evaluation"]["knn"] and both["evaluation"]["linear"]
-    assert both["evaluation"]["transfer"] is not None
+    sections = {name for name, value in both["evaluation"].items() if isinstance(value, dict)}
+    dense = domain == "food-dense"
+    assert sections == ({"segmentation", "detection"} if dense else {"knn", "linear", "transfer"})
+    assert dense or both["evaluation"]["knn"] == alone["evaluation"]["knn"]
     assert {**both, "evaluation": None} == {**alone, "evaluation": None}
 
 
@@ -40,8 +45,10 @@ def test_evaluation_config__roots_hold_the_official_files(
     for entry in yaml.safe_load(find_config(f"evaluation/{domain}.yaml").read_text())["evaluation"]["datasets"]:
         SAVED[entry["name"]](tmp_path / entry["root"])
         item = EvaluationSet(entry["name"], root=f"{entry['root']}?partial=true")
-        train, test = item.read(tmp_path)
-        assert len(train) and len(test)
+        assert item.check(tmp_path) == KINDS.get(entry["name"], "labels")
+        if entry["name"] not in KINDS:
+            train, test = item.read(tmp_path)
+            assert len(train) and len(test)
 
 
 def test_evaluation_config__what_is_missing_is_told_before_anything_runs(
