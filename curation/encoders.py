@@ -5,6 +5,7 @@ import json
 import logging
 import pickle
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def _open_folder(folder: Path, key: str) -> tuple[nn.Module, dict[str, Any], Any
     if text.get("hf_tokenizer_name"):
         tokenizer = open_clip.HFTokenizer(text["hf_tokenizer_name"], context_length=context)
     else:
-        tokenizer = open_clip.SimpleTokenizer(context_length=context)
+        tokenizer = _word_parts(context)
     settings = {
         "size": config["model_cfg"]["vision_cfg"]["image_size"],
         "mean": open_clip.OPENAI_DATASET_MEAN,
@@ -133,6 +134,14 @@ def _open_folder(folder: Path, key: str) -> tuple[nn.Module, dict[str, Any], Any
         **config.get("preprocess_cfg", {}),
     }
     return net.float(), settings, tokenizer  # the miniatures store float16; they compute in float32 as the others
+
+
+@cache
+def _word_parts(context: int) -> Any:
+    """CLIP's tokenizer; its table takes longer to read than a small model."""
+    import open_clip
+
+    return open_clip.SimpleTokenizer(context_length=context)
 
 
 def _open_named(model: str, pretrained: str | None, key: str) -> tuple[nn.Module, dict[str, Any], Any]:
