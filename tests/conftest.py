@@ -15,6 +15,7 @@ os.environ.setdefault("NUMBA_NUM_THREADS", "1")  # its pool of OpenMP threads wo
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_SILENT", "true")
+os.environ.setdefault("WANDB__SAVE_REQUIREMENTS", "false")  # a list of all packages here, with every run
 
 
 LAST_WORDS_S = 10.0  # that a rank has when the other has failed
