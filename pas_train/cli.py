@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -38,6 +40,12 @@ class ShortParser(ShortErrors, LightningArgumentParser):
 
 class PasCLI(LightningCLI):
     """The yaml's `trainer`, `model`, `data`, with `curation`, `evaluation` and `tracking` beside them."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """That of the command line: to build the parsers of all takes longer."""
+        every = LightningCLI.subcommands()
+        return {name: skipped for name, skipped in every.items() if name in sys.argv[1:2]} or every
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the sections that are ours."""
@@ -80,6 +88,15 @@ class PasCLI(LightningCLI):
         curation = self.options.get("curation")
         domain, variant = (curation.domain, curation.variant) if curation is not None else (None, None)
         return curated.workspace_path(self.options.get("workspace"), domain, variant)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """By the subcommand's own parser: through the one above it, which alone prints, all is looked at twice."""
+        command = next(iter(self._subcommand_parsers))
+        if sys.argv[1:2] != [command] or any(word.startswith("--print_config") for word in sys.argv):
+            super().parse_arguments(parser, args)
+        else:
+            parsed = self._subcommand_parsers[command].parse_args(sys.argv[2:])
+            self.config = Namespace({"subcommand": command, command: parsed})
 
     def _parse_ckpt_path(self) -> None:
         """Keeps the command line's settings; LightningCLI would let a checkpoint's override them."""
@@ -158,9 +175,22 @@ class PasCLI(LightningCLI):
         if getattr(datamodule, "source", None) is not None:
             datamodule.source = placed(datamodule.source, self.workspace)  # type: ignore[attr-defined]
 
+    def _dump_config(self) -> None:
+        """What model and data module remember of the configuration, for their checkpoints."""
+        if not hasattr(self, "config_dump"):
+            self.config_dump = yaml.safe_load(self._dumped(skip_link_targets=False))
+
+    def _dumped(self, skip_link_targets: bool = True) -> str:
+        """As it was parsed, so it need not be checked again."""
+        parser = self._parser(self.subcommand)
+        text = parser.dump(
+            self.options, skip_unset=False, skip_validation=True, skip_link_targets=skip_link_targets, format="yaml"
+        )
+        return str(text)
+
     def dumped_config(self) -> str:
         """The configuration with every default, as yaml that --config takes."""
-        return str(self._parser(self.subcommand).dump(self.options, skip_none=False))
+        return self._dumped()
 
     def plain_config(self) -> dict[str, Any]:
         """The configuration as plain dictionaries."""
