@@ -1,6 +1,7 @@
 """This backbone in detectron2: `from load import load; backbone = load(".")`. Needs torch and detectron2.
 
-It gives "res2" to "res5" of a ResNet, "last_feat" of a transformer, of RGB images that are normalised already.
+It gives "res2" to "res5" of a ResNet, "last_feat" of a transformer, of RGB images that are normalised already. The
+transformer is ViTDet's, without class token and last norm: "last_feat" is what the patches compute alone.
 """
 
 import pickle
