@@ -27,7 +27,7 @@ from pas_train.weight_files import (
     read_weights,
     source_of,
 )
-from pas_train.weight_layouts import MOCO, Published, attention_heads, convert, some
+from pas_train.weight_layouts import MOCO, Published, convert, heads_of, some
 from pas_train.weights import CHECKPOINT_KEY as KEY
 from pas_train.weights import Holder, load
 
@@ -122,8 +122,7 @@ def _of_timm(text: str) -> _Found:
         raise ValueError(f"{KEY}: {text} names no model; write timm:NAME or timm:NAME.TAG")
     import timm
 
-    if not timm.is_model(base):
-        _build(base, 224, {}, KEY)  # says what is close
+    _known(base, KEY)
     published, name = read_weights(f"{TIMM}:{tag}" if tag else TIMM, KEY, base)
     settings = timm.get_pretrained_cfg(name.removeprefix("timm "))
     size = int((settings.test_input_size or settings.input_size)[-1]) if settings else None
@@ -157,9 +156,10 @@ def _run_name(path: Path) -> str:
 
 def run_folder(path: Path) -> Path | None:
     """WORKSPACE/training/RUN of WORKSPACE/training/RUN/checkpoints/FILE."""
-    above = path.expanduser().absolute().parents
-    inside = path.suffix == ".ckpt" and above[0].name == "checkpoints" and (above[1] / "config.yaml").exists()
-    return above[1] if inside else None
+    path = path.expanduser()
+    path = path if len(path.parents) > 2 else path.absolute()
+    inside = path.suffix == ".ckpt" and path.parent.name == "checkpoints"
+    return path.parents[1] if inside and (path.parents[1] / "config.yaml").exists() else None
 
 
 def _converted(content: Any) -> Published:
@@ -202,6 +202,8 @@ def _choose(found: _Found, backbone: str | None, text: str) -> None:
         if backbone is not None and backbone != found.architecture:
             raise ValueError(f"--backbone {backbone}: {text} is a {found.architecture}; leave --backbone out")
         return
+    if backbone is not None:
+        _known(backbone, "--backbone")
     found.architecture = backbone or infer(_tensors(found))
     if found.architecture is None:
         raise ValueError(
@@ -209,17 +211,8 @@ def _choose(found: _Found, backbone: str | None, text: str) -> None:
             f"({some(list(_tensors(found)))}): name it as timm does, with --backbone; or it is no backbone"
         )
     heads = found.published.heads
-    if heads is not None and heads != attention_heads(_skeleton(found.architecture)):
+    if heads is not None and heads != heads_of(found.architecture, {}):
         found.options["num_heads"] = heads
-
-
-def _skeleton(name: str) -> nn.Module:
-    from pas_train.exporting.architectures import skeleton
-
-    try:
-        return skeleton(name)
-    except RuntimeError:  # timm's word for an unknown name
-        return _build(name, 224, {}, "--backbone")
 
 
 def _built(found: _Found, size: int, text: str) -> tuple[nn.Module, str]:
@@ -238,6 +231,14 @@ def _build(name: str, size: int, options: Mapping[str, Any], key: str, small: bo
         return build_backbone(name, size, False, False, False, small, options)
     except ValueError as error:
         raise ValueError(f"{key}: {re.sub(r'^model[.][a-z_]+: ', '', str(error))}") from error
+
+
+def _known(name: str, key: str) -> None:
+    """Raises ValueError with what is close where timm has no such model."""
+    import timm
+
+    if not timm.is_model(name):
+        _build(name, 224, {}, key)
 
 
 def _check_size(module: Any, size: int, native: int) -> None:

@@ -1,7 +1,9 @@
 """Whether an exported folder computes what the backbone computes: by its library, or by the names recorded from it."""
 
+import contextlib
 import copy
 import importlib.metadata
+import io
 import json
 import re
 import runpy
@@ -117,8 +119,10 @@ def missing(target: Target) -> str:
 
 def by_library(target: Target, folder: Path) -> Verified:
     """Runs the folder's own verify.py and load.py in this process."""
+    unread = io.StringIO()  # bars and notices of the libraries
     try:
-        told = runpy.run_path(str(folder / "verify.py"))["differences"](folder)
+        with contextlib.redirect_stdout(unread), contextlib.redirect_stderr(unread):
+            told = runpy.run_path(str(folder / "verify.py"))["differences"](folder)
     except Exception as error:  # what loading raises depends on the library
         raise _failed(target, str(error) or type(error).__name__) from error
     return _judged(target, told, library_here(target))
