@@ -40,18 +40,7 @@ class Onnx(Target):
         """Writes the graph, has onnx check it, and runs it with several batches where onnxruntime is installed."""
         import onnx
 
-        images = torch.zeros(2, 3, source.image_size, source.image_size)
-        with _quiet():
-            program: Any = torch.onnx.export(
-                source.backbone,
-                (images,),
-                dynamo=True,
-                input_names=["images"],
-                output_names=["embedding"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                opset_version=OPSET,
-                verbose=False,
-            )
+        program = _program(source)
         model = program.model
         for one in (*model.graph.all_nodes(), *_values(model.graph), model.graph, model):
             one.metadata_props.clear()  # notes of the exporter, which name folders of this machine
@@ -62,6 +51,28 @@ class Onnx(Target):
         onnx.checker.check_model(folder / FILE, full_check=True)
         if self.installed():
             check_batches(source, folder)
+
+
+def _program(source: Source) -> Any:
+    """Torch's export of a backbone. Raises ValueError where torch cannot write it."""
+    images = torch.zeros(2, 3, source.image_size, source.image_size)
+    try:
+        with _quiet():
+            return torch.onnx.export(
+                source.backbone,
+                (images,),
+                dynamo=True,
+                input_names=["images"],
+                output_names=["embedding"],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        said = str(error.__cause__ or error).strip().split("\n")[0]
+        raise ValueError(
+            f"--to onnx: torch cannot write {source.architecture} as a graph ({said}): take --to torchscript"
+        ) from error
 
 
 def _values(graph: Any) -> Iterator[Any]:

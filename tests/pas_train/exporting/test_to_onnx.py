@@ -78,6 +78,21 @@ def test_onnx__the_same_gives_the_same_bytes_and_other_weights_are_found_out(exp
         to_onnx.check_batches(other, again)
 
 
+class Undecided(torch.nn.Module):
+    """What it computes depends on the colours, which no graph can follow."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((2, 3)) if images.sum() > 0 else images.amax((2, 3))
+
+
+def test_onnx__what_torch_cannot_write_is_told(tmp_path: Path) -> None:
+    source = Source(Undecided(), "undecided", 32, (0.5,) * 3, (0.5,) * 3)
+    with pytest.raises(
+        ValueError, match=r"^--to onnx: torch cannot write undecided as a graph \(.*: take --to torchscr"
+    ):
+        to_onnx.Onnx().write(source, tmp_path)
+
+
 def test_onnx__missing_writers_are_named_with_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = exporting.find_spec
     monkeypatch.setattr(exporting, "find_spec", lambda name: None if name == "onnxscript" else there(name))
