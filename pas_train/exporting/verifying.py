@@ -144,7 +144,7 @@ def by_python(target: Target, folder: Path, python: str) -> Verified:
         if "No module named" in why:
             raise ValueError(f"--python: {python} lacks what --to {target.name} needs ({why}): {target.install}")
         raise _failed(target, f"{why}, says verify.py in {python}")
-    return _judged(target, told, f"{by[1]} of {python}")
+    return _judged(target, told, by[1])
 
 
 def by_names(target: Target, source: Source, folder: Path) -> Verified:
