@@ -120,10 +120,13 @@ def _look(image: Path, path: Path, classes: int) -> _Seen:
 def placed_boxes(images: BoxedImages, tell: Callable[[str], None]) -> BoxedImages:
     """The boxes in pixels of the upright images, and inside of them. Raises ValueError naming the file."""
     paths, sizes = images.paths, images.sizes or [None] * len(images)
-    told, boxes, crowds = [0, 0], [], []
+    flat, told, boxes, crowds = 0, [0, 0], [], []
     for row, header in enumerate(_each(_header, paths)):
         turned = _is_turned(sizes[row], header, paths[row])
         given = turn_boxes(images.boxes[row], header) if turned else images.boxes[row]
+        written = len(given)
+        given = given[(given[:, 2] > given[:, 0]) & (given[:, 3] > given[:, 1])]
+        flat += written - len(given)
         inside = clip_boxes(given, header.upright)
         boxes.append(inside)
         told[0] += int(_beyond(given, header.upright).sum())
@@ -131,9 +134,11 @@ def placed_boxes(images: BoxedImages, tell: Callable[[str], None]) -> BoxedImage
         if images.crowds is not None:
             regions = images.crowds[row]
             crowds.append(clip_boxes(turn_boxes(regions, header) if turned else regions, header.upright))
+    total = sum(map(len, images.boxes))
+    if flat:
+        tell(f"{flat} of {total} boxes have no area and are left out")
     if told[0]:
         gone = f", {told[1]} of them wholly, which are left out" if told[1] else ""
-        total = sum(map(len, images.boxes))
         tell(f"{told[0]} of {total} boxes reach beyond their image and are cut at its edge{gone}")
     return replace(images, boxes=boxes, crowds=crowds if images.crowds is not None else None, sizes=None)
 

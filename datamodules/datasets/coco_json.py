@@ -16,8 +16,9 @@ LISTS = ("images", "annotations", "categories")
 def read_coco(path: Path, images: str | None, where: str) -> Listing:
     """The images of a COCO JSON file with their boxes; classes are its categories by id.
 
-    images: the folder that file names are relative to; None is that of the file. Boxes without an area are left out,
-    regions that are marked as crowds kept apart. Raises ValueError or FileNotFoundError that begins with `where`.
+    images: the folder that file names are relative to; None is that of the file. Boxes are as they are written, also
+    those without an area, which `annotated.sound` leaves out; regions that are marked as crowds are kept apart. Raises
+    ValueError or FileNotFoundError that begins with `where`.
     """
     folder = path.parent if images is None else Path(images)
     content = _content(path, where)
@@ -35,8 +36,7 @@ def read_coco(path: Path, images: str | None, where: str) -> Listing:
     crowds: list[list[tuple[float, ...]]] = [[] for _ in files]
     for annotation in content["annotations"]:
         row, box, crowd = _box(annotation, places, numbers, where)
-        if box is not None:
-            (crowds if crowd else boxes)[row].append(box)
+        (crowds if crowd else boxes)[row].append(box)
     return Listing(
         folder, files, None, classes, boxes=[_table(rows) for rows in boxes], sizes=sizes,
         crowds=[_table(rows) for rows in crowds] if any(crowds) else None,
@@ -92,8 +92,8 @@ def _classes(categories: list[dict[str, Any]], where: str) -> tuple[list[str], d
 
 def _box(
     annotation: dict[str, Any], places: dict[Any, int], numbers: dict[Any, int], where: str
-) -> tuple[int, tuple[float, ...] | None, bool]:
-    """(row, x1, y1, x2, y2 and the place of the class, whether it is a crowd); no box where it has no area."""
+) -> tuple[int, tuple[float, ...], bool]:
+    """(row, x1, y1, x2, y2 and the place of the class, whether it is a crowd)."""
     name = f"{where}: annotation {annotation.get('id', '')}".rstrip()
     image, category = annotation.get("image_id"), annotation.get("category_id")
     row = places.get(image) if isinstance(image, int | str) else None
@@ -106,10 +106,7 @@ def _box(
     if not _numbers(given):
         raise ValueError(f"{name} has the bbox {given}; expected four numbers: x, y, width, height")
     left, top, width, height = given
-    crowd = bool(annotation.get("iscrowd"))
-    if width <= 0 or height <= 0:
-        return row, None, crowd
-    return row, (left, top, left + width, top + height, number), crowd
+    return row, (left, top, left + width, top + height, number), bool(annotation.get("iscrowd"))
 
 
 def _numbers(given: Any) -> bool:

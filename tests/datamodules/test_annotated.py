@@ -164,6 +164,13 @@ def test_boxes__follow_an_image_that_exif_turns(orientation: int, tmp_path: Path
     assert (made["image"][0][1, top:bottom, left:right] > 100).all() and (made["image"][0][1] > 100).sum() == 54
 
 
+def test_sound__boxes_without_an_area_are_left_out_and_told(tmp_path: Path) -> None:
+    told: list[str] = []
+    images = sound(save_boxed(tmp_path, [[3.0, 3, 0, 5], [1, 1, 5, 5], [40, 3, 5, -1]]), KEY, told.append)
+    assert isinstance(images, BoxedImages) and images.boxes[0].tolist() == [[1, 1, 6, 6, 0]]
+    assert told == ["2 of 3 boxes have no area and are left out"]
+
+
 def test_sound__boxes_are_cut_at_the_edge_of_their_image(tmp_path: Path) -> None:
     told: list[str] = []
     boxes = [[25.0, 15, 20, 20], [-5, -5, 10, 10], [40, 3, 5, 5], [1, 1, 5, 5], [0, 0, 30.4, 20]]

@@ -41,8 +41,8 @@ def test_read_coco__boxes_by_row_and_classes_by_id(tmp_path: Path) -> None:
     listing = read_listing(save(tmp_path, content()), "evaluation.datasets")
     assert listing.folder == tmp_path and listing.files == ["a.png", "more/b.png"]
     assert listing.classes == ["plate", "cup"] and listing.labels is None
-    assert listing.boxes is not None and [one.shape for one in listing.boxes] == [(2, 5), (0, 5)]
-    assert listing.boxes[0].tolist() == [[1, 2, 11, 7.5, 1], [0, 0, 4, 4, 0]]  # that without an area is left out
+    assert listing.boxes is not None and [one.shape for one in listing.boxes] == [(3, 5), (0, 5)]
+    assert listing.boxes[0].tolist() == [[1, 2, 11, 7.5, 1], [0, 0, 4, 4, 0], [3, 3, 3, 13, 0]]
     assert listing.sizes == [(20, 24), None]
 
 
