@@ -1,12 +1,15 @@
 """The command `export`."""
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pas_train.errors import plainly
+from pas_train.errors import message_of, paragraph, plainly
 from pas_train.exporting.registry import TARGETS
 from pas_train.parsing import short_error
 
@@ -65,14 +68,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def export(command: str, args: Sequence[str]) -> None:
-    """Runs the command."""
+    """Runs the command. A target that fails does not keep the others from being written; the status is 1 then."""
     options = parser().parse_args(list(args))
     names = list(dict.fromkeys(name.strip() for name in options.to.split(",") if name.strip()))
     if not names:
         raise ValueError(f"--to names no target; targets are {', '.join(TARGETS)}")
     # These import torch.
     from pas_train.exporting.export import check
-    from pas_train.exporting.export import export as export_one
     from pas_train.exporting.reading import read_source
     from pas_train.exporting.registry import target
 
@@ -80,14 +82,65 @@ def export(command: str, args: Sequence[str]) -> None:
     targets = [target(name) for name in names]
     source = read_source(options.ckpt_path, options.backbone, options.image_size)
     print(f"{'backbone':<12}{told(source)}", flush=True)
-    places = places_of(options, source, names)
-    for made, place in zip(targets, places, strict=True):
-        check(made, source, place, options.python)
-    for made, place in zip(targets, places, strict=True):
-        verified = export_one(source, made.name, place, options.python)
-        print(f"{'exported':<12}{place}: {verified}", flush=True)
-        if not verified.library:
-            print(f"{'':<12}{made.title} is not installed here; where it is: python {place}/verify.py", flush=True)
+    failed: list[str] = []
+    written = list(zip(targets, places_of(options, source, names), strict=True))
+    for made, place in written:  # what cannot be is told before anything is written
+        with _failing(made.name, failed):
+            check(made, source, place, options.python)
+    with _stoppable():
+        for made, place in written:
+            if made.name not in failed:
+                with _failing(made.name, failed):
+                    _export(made, source, place, options.python)
+    if failed and len(names) > 1:
+        print(f"pas_train: {len(failed)} of {len(names)} not exported: {', '.join(failed)}", file=sys.stderr)
+    if failed:
+        sys.exit(1)
+
+
+def _export(made: Any, source: Any, place: Path, python: str | None) -> None:
+    """One target, told when it is there."""
+    from pas_train.exporting.export import export as export_one
+
+    verified = export_one(source, made.name, place, python)
+    print(f"{'exported':<12}{place}: {verified}", flush=True)
+    if not verified.library:
+        print(f"{'':<12}{made.title} is not installed here; where it is: python {place}/verify.py", flush=True)
+
+
+@contextmanager
+def _failing(name: str, failed: list[str]) -> Iterator[None]:
+    """Tells an error of the block and notes the target's name, instead of ending the program."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        message = message_of(error)
+        if message is None:
+            traceback.print_exc()
+            message = f"--to {name} failed ({type(error).__name__})"
+        print(paragraph(f"pas_train: error: {message}"), file=sys.stderr, flush=True)
+        failed.append(name)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the block by an exception, so that what is half written is removed."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def stop(number: int, _: object) -> None:
+        for one in signals:
+            signal.signal(one, signal.SIG_IGN)  # a second one would leave the rest of the folder
+        print("pas_train: stopped; what is not told above was not exported", file=sys.stderr, flush=True)
+        sys.exit(128 + number)
+
+    before = [signal.signal(one, stop) for one in signals]
+    try:
+        yield
+    finally:
+        for one, handler in zip(signals, before, strict=True):
+            signal.signal(one, handler)
 
 
 def told(source: Any) -> str:

@@ -1,9 +1,10 @@
 """One export: a folder that is written and verified under another name, and appears when it is right."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,12 +47,15 @@ def check(made: Target, source: Source, output: Path, python: str | None = None)
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path`, renamed to it when the block ends without an error, else removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A folder beside `path`, renamed to it when the block ends without an error, else removed.
+
+    Folders above it that are made for it are removed as well, where they are empty.
+    """
+    above = [one for one in path.parents if not one.exists()]
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir()
+        _make(temporary)
         yield temporary
         os.rename(temporary, path)
     except OSError as error:
@@ -60,6 +64,24 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 f"--output: {path.parent} has no room for the export ({os.strerror(error.errno)}); free space on its "
                 "disk, or name another folder with --output"
             ) from error
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and path.exists():
+            raise FileExistsError(
+                f"--output: {path} has appeared while this export was written, and was left as it is; remove it, or "
+                "name another folder with --output"
+            ) from error
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        for folder in above:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+        why = os.strerror(error.errno or 0)
+        raise OSError(f"--output: {folder.parent} cannot be written to ({why}); name another with --output") from error

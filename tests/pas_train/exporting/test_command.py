@@ -1,6 +1,8 @@
 """The command `export`, on the checkpoint of a run with its results."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import yaml
 
 from pas_train.__main__ import main
 from pas_train.evaluation.candidates import identity
+from pas_train.exporting.to_timm import Timm
 from pas_train.results import results_of
 from tests.pas_train.published import method, own, shaken
 
@@ -79,6 +82,38 @@ def test_export__one_bad_target_and_nothing_is_written(run: Path, capsys: Said) 
     assert export(run) == 2
     assert "--to" in capsys.readouterr().err
     assert not (run / "export").exists()
+
+
+def test_export__one_that_fails_does_not_keep_the_others(
+    run: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(self: Timm, source: object, folder: Path) -> None:
+        raise KeyError("norm")
+
+    monkeypatch.setattr(Timm, "write", write)
+    assert export(run, "--to", "timm,mmdet,plain") == 1
+    told = capsys.readouterr()
+    assert [line.split()[0] for line in told.out.splitlines()] == ["backbone", "exported"]
+    errors = " ".join(told.err.split())
+    assert errors.startswith("pas_train: error: --to mmdet: MMDetection has no plain vision transformer")
+    assert "KeyError: 'norm'" in errors and "error: --to timm failed (KeyError)" in errors
+    assert errors.endswith("pas_train: 2 of 3 not exported: mmdet, timm")
+    assert [path.name for path in (run / "export").iterdir()] == ["plain"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_export__a_signal_leaves_nothing(
+    run: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def write(self: Timm, source: object, folder: Path) -> None:
+        (folder / "part").write_text("half")
+        os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(Timm, "write", write)
+    assert export(run, "--to", "plain,timm") == 128 + number
+    assert "pas_train: stopped; what is not told above was not exported" in capsys.readouterr().err
+    assert os.listdir(run / "export") == ["plain"] and signal.getsignal(number) is before
 
 
 def test_export__other_weights_go_to_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> None:
