@@ -9,7 +9,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "fit": ("pas_train.cli", "lightning_command", "build the data set if it is not there yet, pretrain, evaluate"),
     "curate": ("pas_train.commands", "curate", "build the data set only"),
-    "evaluate": ("pas_train.cli", "evaluate", "k-NN and linear probe of a checkpoint on the data sets of the yaml"),
+    "evaluate": ("pas_train.cli", "evaluate", "what the yaml's evaluation says of a checkpoint: k-NN, linear, ..."),
     "select": ("pas_train.commands", "select", "another size of a finished data set, in seconds"),
     "report": ("pas_train.commands", "report", "the funnel report of a workspace"),
     "trace": ("pas_train.commands", "trace", "everything known about one image"),
@@ -17,7 +17,7 @@ COMMANDS = {
     "doctor": ("pas_train.commands", "doctor", "what this machine lacks for a config: weights, disk, keys, endpoints"),
     "sweep": ("pas_train.sweeping.command", "sweep", "a W&B sweep file run here, without a server, resumable"),
     "validate": ("pas_train.cli", "lightning_command", "the online k-NN protocol on a checkpoint"),
-    "test": ("pas_train.cli", "lightning_command", "the same as evaluate"),
+    "test": ("pas_train.cli", "evaluate", "the same as evaluate"),
     "compare": ("pas_train.comparison.command", "compare", "tables, charts and a page of pretraining sets' results"),
     "analyse": ("pas_train.analysis.command", "analyse", "what data sets hold, side by side: balance, maps, coverage"),
     "export": ("pas_train.exporting.command", "export", "the backbone for timm, transformers, mmseg, ..., verified"),

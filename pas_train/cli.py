@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from datamodules.files import within
 from datamodules.pretrain import PretrainDataModule
@@ -19,6 +20,7 @@ from datamodules.sources import check_sources, names_of, placed
 from pas_train import curated, predicting
 from pas_train.checkpointing import Checkpoints
 from pas_train.checkpoints import check_weights, load_weights, read_checkpoint
+from pas_train.configs import with_run_config
 from pas_train.errors import plainly
 from pas_train.evaluating import check_backbones, evaluate_checkpoint
 from pas_train.evaluation.evaluation import Evaluation
@@ -221,6 +223,9 @@ def lightning_command(command: str, args: Sequence[str]) -> None:
 
 
 def evaluate(command: str, args: Sequence[str]) -> None:
-    """The command `evaluate`."""
-    sys.argv[1] = "test"
-    lightning_command("test", args)
+    """The commands `evaluate` and `test`; what no yaml tells is that of the checkpoint's run."""
+    given, own = with_run_config(args)
+    if own is not None:
+        rank_zero_only(print)(f"{'config':<12}{own}, as no other tells the model", flush=True)
+    sys.argv[1:] = ["test", *given]
+    lightning_command("test", given)

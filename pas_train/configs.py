@@ -61,6 +61,38 @@ def resolve_configs(args: Sequence[str]) -> list[str]:
     return _whole_lists(_deep_nulls(resolved))
 
 
+def with_run_config(args: Sequence[str]) -> tuple[list[str], Path | None]:
+    """Arguments with the config.yaml of a checkpoint's run before all others, where none of them tells the model.
+
+    Returns that file, or None where it is not needed, or not there.
+    """
+    values = {name: _values(args, name) for name in ("--ckpt_path", "--config")}
+    if not values["--ckpt_path"] or any(arg.startswith("--model") for arg in args):
+        return list(args), None
+    folder = Path(values["--ckpt_path"][-1]).absolute().parent
+    own = folder.parent / "config.yaml"
+    if folder.name != "checkpoints" or not own.is_file() or any(map(_has_model, values["--config"])):
+        return list(args), None
+    return ["--config", str(own), *args], own
+
+
+def _values(args: Sequence[str], name: str) -> list[str]:
+    """What an argument was given, each time."""
+    after = [value for key, value in zip(args, args[1:], strict=False) if key == name]
+    return after + [arg.partition("=")[2] for arg in args if arg.startswith(f"{name}=")]
+
+
+def _has_model(config: str) -> bool:
+    """Whether a yaml, or a text of JSON, has the section `model`; who parses it says what is wrong with it."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(config if config.lstrip().startswith("{") else Path(config).read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and "model" in content
+
+
 def share_seed(args: Sequence[str]) -> list[str]:
     """Arguments with `--seed N` as the seeds of model and data, so that a sweep over seeds has one parameter."""
     kept, seeds = [], []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pas_train.__main__ import main
 from pas_train.results import read_results
 from tests.pas_train.small_project import last, pas, refused, run_of
 
@@ -46,6 +47,22 @@ def test_fit__judges_what_the_evaluation_asks_for_now(
     assert found["backbones"] == expected["backbones"] and found["training"] == expected["training"]
     for name, figures in found["evaluation"]["cells"].items():
         assert figures.pop("fewshot1") and figures == expected["evaluation"]["cells"][name]
+
+
+def test_evaluate__takes_the_model_of_the_checkpoint_s_run(
+    fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = read_results(run_of(fitted) / "results.json")["evaluation"]["cells"]
+    (tmp_path / "few.yaml").write_text("evaluation: {linear: null}")
+    capsys.readouterr()
+    assert main(["evaluate", "--config", f"{tmp_path}/few.yaml", "--ckpt_path", str(last(fitted))]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"config      {run_of(fitted) / 'config.yaml'}, as no other tells the model\n")
+    path = last(fitted).with_suffix(".evaluation.json")
+    found = json.loads(path.read_text())["evaluation"]["cells"]
+    path.unlink()
+    assert "linear" not in found["trained"] and "linear" in expected["trained"]
+    assert found["trained"]["knn"] == expected["trained"]["knn"]
 
 
 def test_evaluate__two_ranks_find_what_one_finds(home: Path, fitted: Path, tmp_path: Path, two_ranks: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pas_train.__main__ import COMMANDS, main
-from pas_train.configs import FOLDER, ConfigError, find_config, packaged, resolve_configs, share_seed
+from pas_train.configs import FOLDER, ConfigError, find_config, packaged, resolve_configs, share_seed, with_run_config
 
 
 def test_main__help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,3 +129,22 @@ def test_fit__takes_nothing_of_the_yamls_evaluation_sets(capsys: pytest.CaptureF
         main(["fit", "--config", "quickstart.yaml", *given])
     shown = yaml.safe_load(capsys.readouterr().out)["evaluation"]["datasets"]
     assert [(one["name"], one["root"], one["train"], one["test"]) for one in shown] == [("food-101", "data/x", "", "")]
+
+
+def test_run_config__comes_first_where_no_other_tells_the_model(tmp_path: Path) -> None:
+    for name, content in (("run/config.yaml", "model: {}"), ("sets.yaml", "evaluation: {}"), ("all.yaml", "model: {}")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    run, sets, full = tmp_path / "run" / "config.yaml", f"{tmp_path}/sets.yaml", f"{tmp_path}/all.yaml"
+    checkpoint = f"{tmp_path}/run/checkpoints/last.ckpt"
+    for args in (
+        ["--config", sets, "--ckpt_path", checkpoint], [f"--config={sets}", f"--ckpt_path={checkpoint}"],
+        ["--ckpt_path", checkpoint, "--config", '{"curation": null}'],
+    ):  # fmt: skip
+        assert with_run_config(args) == (["--config", str(run), *args], run)
+    for args in (
+        ["--config", sets], ["--config", sets, "--ckpt_path", "timm"], ["--config", full, "--ckpt_path", checkpoint],
+        ["--model", "MoCoV3", "--ckpt_path", checkpoint], ["--ckpt_path", f"{tmp_path}/run/last.ckpt"],
+        ["--config", '{"model": {}}', "--ckpt_path", checkpoint],
+    ):  # fmt: skip
+        assert with_run_config(args) == (args, None)
