@@ -139,8 +139,8 @@ def count_pixels(subject: Subject, recipe: SegmenterRecipe, training: Training) 
     short, longest = recipe.image_size, LONGEST * recipe.image_size
     loader = whole_loader(_masked(subject.test), short, longest, trainer, subject.num_workers)
     with quietly():
-        predicted: Any = trainer.predict(module, loader)
-    total: np.ndarray = np.sum(gathered(np.sum(predicted, axis=0)), axis=0)
+        trainer.predict(module, loader, return_predictions=False)
+    total: np.ndarray = np.sum(gathered(module.counts), axis=0)
     return total
 
 

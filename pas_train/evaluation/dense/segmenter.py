@@ -55,12 +55,14 @@ class SegmenterRecipe:
 class Segmenter(LightningModule):
     """UPerNet on a copy of a backbone, trained on batches of `MaskedCrops`.
 
-    mean, std: of the colours, in [0, 255]. test_images: how many there are, on all ranks.
+    mean, std: of the colours, in [0, 255]. test_images: how many there are, on all ranks. counts: pixels of those that
+    this rank has seen, by their class and the one found, int64 [C, C].
     """
 
     mean: Tensor
     std: Tensor
     test_images: int = 0
+    counts: np.ndarray
 
     def __init__(self, subject: Subject, recipe: SegmenterRecipe) -> None:
         super().__init__()
@@ -68,6 +70,7 @@ class Segmenter(LightningModule):
         self.recipe = recipe
         self.remedy = "evaluation.segmentation.lr"  # where the weights are no numbers
         self.classes = subject.classes
+        self.counts = np.zeros((self.classes, self.classes), np.int64)
         self.transformer = subject.transformer
         self.register_buffer("mean", torch.tensor(list(subject.mean)).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(list(subject.std)).view(3, 1, 1) * 255, persistent=False)
@@ -109,6 +112,10 @@ class Segmenter(LightningModule):
         return counts.cpu().numpy()
 
     # Lightning's hooks.
+
+    def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Adds up, as the counts of each image would fill memory where classes are many."""
+        self.counts += outputs
 
     def setup(self, stage: str) -> None:
         """Before a training on several ranks: what makes it the same as on one."""

@@ -18,7 +18,7 @@ from datamodules.dense_views import WholeImages
 from pas_train.backbones import build_backbone
 from pas_train.evaluation import module_training
 from pas_train.evaluation.candidates import Candidate
-from pas_train.evaluation.dense import segmenter
+from pas_train.evaluation.dense import segmentation, segmenter
 from pas_train.evaluation.dense.segmentation import Segmentation, count_pixels, figures, train_segmenter
 from pas_train.evaluation.dense.segmenter import Segmenter, likeliest
 from pas_train.evaluation.evaluation import Evaluation
@@ -108,6 +108,16 @@ def test_count_pixels__compares_masks_in_their_own_size(subject: Subject, tmp_pa
                 expected[true, found] += 1
     training = Training("segmentation", subject.trainer, tmp_path / "two", "", steps=4)
     np.testing.assert_array_equal(count_pixels(subject, protocol.recipe(subject, 0), training), expected)
+
+
+def test_count_pixels__memory_does_not_grow_with_the_images(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, module = train(subject, Segmentation(**SMALL), tmp_path)
+    monkeypatch.setattr(segmentation, "train_segmenter", lambda *_: (trainer, module))
+    counts = count_pixels(subject, module.recipe, Training("segmentation", subject.trainer, tmp_path, "", steps=4))
+    assert counts.sum() > 0 and not trainer.predict_loop.predictions
+    np.testing.assert_array_equal(module.counts, counts)
 
 
 def test_likeliest__is_the_same_for_a_few_classes_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
