@@ -61,7 +61,7 @@ def sound(images: Annotated, key: str, tell: Callable[[str], None] = lambda line
 
     Of labelled images, which are looked at when they are used, nothing is opened. tell: what a person should know.
     Raises ValueError that begins with the key and names the file: masks and images that cannot be read, masks of
-    another size or with classes that there are not, boxes on an image of another size.
+    another size or with classes that there are not, boxes on an image of another size, no box at all.
     """
     try:
         if isinstance(images, MaskedImages):
@@ -140,6 +140,8 @@ def placed_boxes(images: BoxedImages, tell: Callable[[str], None]) -> BoxedImage
     if told[0]:
         gone = f", {told[1]} of them wholly, which are left out" if told[1] else ""
         tell(f"{told[0]} of {total} boxes reach beyond their image and are cut at its edge{gone}")
+    if not any(map(len, boxes)):
+        raise ValueError(f"none of {len(images):,} images, such as {paths[0]}, has a box; give images of which some do")
     return replace(images, boxes=boxes, crowds=crowds if images.crowds is not None else None, sizes=None)
 
 

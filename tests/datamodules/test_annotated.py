@@ -171,6 +171,12 @@ def test_sound__boxes_without_an_area_are_left_out_and_told(tmp_path: Path) -> N
     assert told == ["2 of 3 boxes have no area and are left out"]
 
 
+def test_sound__images_of_which_none_has_a_box_are_told_before_a_training(tmp_path: Path) -> None:
+    for boxes in ([], [[3.0, 3, 0, 5]]):
+        with pytest.raises(ValueError, match=rf"^{KEY}: none of 1 images, such as .*a\.png, has a box; give images"):
+            sound(save_boxed(tmp_path, boxes), KEY)
+
+
 def test_sound__boxes_are_cut_at_the_edge_of_their_image(tmp_path: Path) -> None:
     told: list[str] = []
     boxes = [[25.0, 15, 20, 20], [-5, -5, 10, 10], [40, 3, 5, 5], [1, 1, 5, 5], [0, 0, 30.4, 20]]
