@@ -49,6 +49,10 @@ class Target(ABC):
 
     # Of targets whose library may be missing: verification by the recorded names.
 
+    def features(self, source: Source) -> tuple[str, ...]:
+        """Which of `Source.outputs` load.py gives."""
+        return ("embedding", "map")
+
     def recorded(self, source: Source) -> dict[str, tuple[int, ...]]:
         """Names and shapes that the library's own model has, as recorded from it."""
         raise NotImplementedError(f"{self.title} verifies by its library alone")

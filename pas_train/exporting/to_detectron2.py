@@ -6,7 +6,6 @@ Its transformer is ViTDet's: patches alone, without class token and last norm.
 import pickle
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,15 +14,12 @@ import torch
 import yaml
 from torch import Tensor
 
+from pas_train.exporting.detectron2_configs import lazy_config, stages_of, yaml_settings
 from pas_train.exporting.source import Source
 from pas_train.exporting.structure import refuse, resnet_extras, vit_extras
 from pas_train.exporting.target import Target
 
 WEIGHTS, CONFIG, YAML = "model.pkl", "backbone.py", "config.yaml"
-# Blocks of the stages -> what detectron2's yaml calls them, with basic blocks and with bottlenecks.
-DEPTHS: dict[tuple[int, ...], tuple[int | None, int | None]] = {
-    (2, 2, 2, 2): (18, None), (3, 4, 6, 3): (34, 50), (3, 4, 23, 3): (None, 101), (3, 8, 36, 3): (None, 152)
-}  # fmt: skip
 NORM = ("weight", "bias", "running_mean", "running_var")
 
 # What ViTDet does without: class token and whatever follows the last block.
@@ -81,11 +77,15 @@ class Detectron2(Target):
         }  # fmt: skip
         with open(folder / WEIGHTS, "wb") as file:
             _Pickler(file, protocol=4).dump(content)
-        (folder / CONFIG).write_text(_lazy_config(source))
+        (folder / CONFIG).write_text(lazy_config(source))
         settings = None if source.transformer else yaml_settings(source)
         if settings is not None:
             head = "# To be merged into a configuration of detectron2's model zoo, after its own.\n"
             (folder / YAML).write_text(head + yaml.safe_dump(settings, sort_keys=False))
+
+    def features(self, source: Source) -> tuple[str, ...]:
+        """Of a transformer the map that its patches compute alone."""
+        return ("patch_map",) if source.transformer else ("embedding", "map")
 
     def recorded(self, source: Source) -> dict[str, tuple[int, ...]]:
         """Names and shapes of detectron2's ResNet (norms frozen) or ViT (without relative positions)."""
@@ -123,32 +123,6 @@ def _tensors(source: Source) -> Iterator[tuple[str, str, tuple[int, ...]]]:
 # ResNets.
 
 
-@dataclass(frozen=True)
-class Stage:
-    """What detectron2 is told to make a stage. bottleneck: channels of its 3x3 convolutions; None of basic blocks."""
-
-    blocks: int
-    stride: int
-    given: int
-    channels: int
-    bottleneck: int | None
-    groups: int
-
-
-def stages_of(resnet: Any) -> list[Stage]:
-    """The four stages of timm's ResNet."""
-    given, stages = resnet.conv1.out_channels, []
-    for number in range(1, 5):
-        blocks = getattr(resnet, f"layer{number}")
-        first = blocks[0]
-        wide = hasattr(first, "conv3")
-        channels = (first.conv3 if wide else first.conv2).out_channels
-        bottleneck = first.conv2.out_channels if wide else None
-        stages.append(Stage(len(blocks), first.stride, given, channels, bottleneck, first.conv2.groups))
-        given = channels
-    return stages
-
-
 def _resnet_tensors(net: Any) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     stem = net.conv1.out_channels
     yield from _convolution("stem.conv1", "conv1", "bn1", (stem, net.conv1.in_channels, 7, 7))
@@ -174,30 +148,6 @@ def _convolution(at: str, ours: str, norm: str, shape: tuple[int, ...]) -> Itera
         yield f"{at}.norm.{name}", f"{norm}.{name}", shape[:1]
 
 
-def _depth(stages: list[Stage], stem: int) -> int | None:
-    """By which detectron2's yaml names a ResNet; None where it cannot."""
-    wide = stages[0].bottleneck is not None
-    depth = DEPTHS.get(tuple(stage.blocks for stage in stages), (None, None))[wide]
-    base, inner = (256 if wide else 64), stages[0].bottleneck or 0
-    usual = [(base * 2**place, inner * 2**place or None) for place in range(4)]
-    return depth if depth and stem == 64 and [(one.channels, one.bottleneck) for one in stages] == usual else None
-
-
-def yaml_settings(source: Source) -> dict[str, Any] | None:
-    """What config.yaml says of a ResNet; None of one that detectron2's yaml cannot name."""
-    net: Any = source.backbone
-    stages = stages_of(net)
-    depth = _depth(stages, net.conv1.out_channels)
-    if depth is None:
-        return None
-    first = stages[0]
-    resnet: dict[str, Any] = {"DEPTH": depth, "RES2_OUT_CHANNELS": first.channels, "STRIDE_IN_1X1": False}
-    if first.bottleneck is not None:
-        resnet |= {"NUM_GROUPS": first.groups, "WIDTH_PER_GROUP": first.bottleneck // first.groups}
-    colours = {"PIXEL_MEAN": _scaled(source.mean), "PIXEL_STD": _scaled(source.std)}
-    return {"MODEL": colours | {"RESNETS": resnet}, "INPUT": {"FORMAT": "RGB"}}
-
-
 # Vision transformers.
 
 
@@ -219,66 +169,3 @@ def _transformer_tensors(vit: Any) -> Iterator[tuple[str, str, tuple[int, ...]]]
         parts |= {f"{norm}.{end}": (width,) for norm in ("norm1", "norm2") for end in ("weight", "bias")}
         shapes |= {f"blocks.{place}.{name}": shape for name, shape in parts.items()}
     return ((name, name, shape) for name, shape in shapes.items())
-
-
-# The configuration.
-
-
-def _lazy_config(source: Source) -> str:
-    lines, model = _lazy_transformer(source) if source.transformer else _lazy_resnet(source)
-    head = f'"""{source.architecture} of {source.image_size} px for detectron2, a LazyConfig."""'
-    colours = f'pixel_mean={_scaled(source.mean)}, pixel_std={_scaled(source.std)}, input_format="RGB"'
-    return head + "\n\n" + "\n".join(lines) + f"\n\n{model}\ncolours = dict({colours})  # of values from 0 to 255\n"
-
-
-def _lazy_resnet(source: Source) -> tuple[list[str], str]:
-    net: Any = source.backbone
-    stages = stages_of(net)
-    block = "BasicBlock" if stages[0].bottleneck is None else "BottleneckBlock"
-    text = (
-        f'    stem=L(BasicStem)(in_channels=3, out_channels={net.conv1.out_channels}, norm="FrozenBN"),\n    stages=[\n'
-    )
-    for stage in stages:
-        inner = (
-            "" if stage.bottleneck is None else f"bottleneck_channels={stage.bottleneck}, num_groups={stage.groups}, "
-        )
-        strides = [stage.stride] + [1] * (stage.blocks - 1)
-        text += (
-            f"        L(ResNet.make_stage)(\n            block_class={block}, num_blocks={stage.blocks}, "
-            f"stride_per_block={strides},\n            in_channels={stage.given}, out_channels={stage.channels}, "
-            f'{inner}norm="FrozenBN",\n        ),\n'
-        )
-    lines = [
-        "from detectron2.config import LazyCall as L",
-        "from detectron2.modeling.backbone import BasicStem, ResNet",
-        f"from detectron2.modeling.backbone.resnet import {block}",
-    ]
-    maps = 'out_features=["res2", "res3", "res4", "res5"]'
-    return lines, f"backbone = L(ResNet)(\n{text}    ],\n    {maps},\n)"
-
-
-def _lazy_transformer(source: Source) -> tuple[list[str], str]:
-    vit: Any = source.backbone
-    first, width = vit.blocks[0], vit.embed_dim
-    hidden = first.mlp.fc1.out_features
-    ratio = hidden / width if int(width * (hidden / width)) == hidden else (hidden + 0.5) / width
-    side = vit.patch_embed.grid_size[0] * vit.patch_embed.patch_size[0]
-    settings = {
-        "img_size": side, "pretrain_img_size": side, "patch_size": vit.patch_embed.patch_size[0], "embed_dim": width,
-        "depth": len(vit.blocks), "num_heads": first.attn.num_heads, "mlp_ratio": ratio,
-        "qkv_bias": first.attn.qkv.bias is not None,
-        "pretrain_use_cls_token": vit.pos_embed.shape[1] > vit.patch_embed.num_patches,
-    }  # fmt: skip
-    text = "".join(f"    {name}={value},\n" for name, value in settings.items())
-    text += f'    norm_layer=partial(nn.LayerNorm, eps={first.norm1.eps}),\n    out_feature="last_feat",\n'
-    lines = [
-        "from functools import partial\n",
-        "from detectron2.config import LazyCall as L",
-        "from detectron2.modeling import ViT",
-        "from torch import nn",
-    ]
-    return lines, f"backbone = L(ViT)(\n{text})"
-
-
-def _scaled(colours: Any) -> list[float]:
-    return [round(float(value) * 255, 4) for value in colours]

@@ -55,6 +55,10 @@ class MMSeg(Target):
         (folder / CONFIG).write_text(backbone_text(source, shape, "mmseg"))
         (folder / SEGMENTATION).write_text(segmentation_text(shape))
 
+    def features(self, source: Source) -> tuple[str, ...]:
+        """The last map alone."""
+        return ("map",)
+
     def recorded(self, source: Source) -> dict[str, tuple[int, ...]]:
         """Names and shapes of its model."""
         return openmmlab.recorded(source, "mmseg")

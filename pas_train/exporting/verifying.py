@@ -10,7 +10,7 @@ import runpy
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from pas_train.exporting import loaders
 from pas_train.exporting.metadata import of_backbone
 from pas_train.exporting.source import Source
 from pas_train.exporting.target import Target
+from pas_train.weight_layouts import some
 
 IMAGES = 8
 FILE = "verification.npz"
 LOADERS = Path(loaders.__path__[0])
-SHOWN = 4  # names in a message
 _LINE = re.compile(r"(\w+) +greatest difference (\S+) \(of (\S+)\)")
 
 
@@ -35,7 +35,7 @@ class Verified:
     """Of an export that is right.
 
     by: what it was verified by. difference, scale: of the worst feature, its greatest value beside. library: whether
-    the target's own library loaded it, rather than names that were recorded from it. features: what was compared.
+    the target's own library loaded it, rather than names that were recorded from it. features: what load.py gives.
     """
 
     by: str
@@ -168,7 +168,8 @@ def by_names(target: Target, source: Source, folder: Path) -> Verified:
         "has other values in": [n for n in own if n in back and not torch.equal(own[n].float(), back[n].float())],
     }
     _refuse(target, groups)
-    return _judged(target, _features(source, back, folder), f"the recorded names of {target.title}", library=False)
+    judged = _judged(target, _features(source, back, folder), f"the recorded names of {target.title}", library=False)
+    return replace(judged, features=target.features(source))
 
 
 def library_here(target: Target) -> str:
@@ -206,13 +207,9 @@ def _judged(target: Target, told: Mapping[str, tuple[float, float]], by: str, li
 
 
 def _refuse(target: Target, groups: Mapping[str, Sequence[str]]) -> None:
-    told = [f"it {said} {len(names)} tensors ({_some(names)})" for said, names in groups.items() if names]
+    told = [f"it {said} {len(names)} tensors ({some(names)})" for said, names in groups.items() if names]
     if told:
         raise _failed(target, f"by the recorded names of {target.title}, {'; '.join(told)}")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def _failed(target: Target, why: str) -> ValueError:

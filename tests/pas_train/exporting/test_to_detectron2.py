@@ -15,6 +15,7 @@ import yaml
 from torch import Tensor, nn
 
 from pas_train.exporting import to_detectron2
+from pas_train.exporting.detectron2_configs import yaml_settings
 from pas_train.exporting.registry import target
 from pas_train.exporting.source import Source
 from pas_train.exporting.to_detectron2 import Detectron2, renamed
@@ -157,7 +158,7 @@ def test_write__transformer_is_configured_in_its_numbers(tmp_path: Path) -> None
     ],
 )
 def test_yaml__resnets_that_detectron2_builds_by_depth(name: str, resnet: dict[str, int]) -> None:
-    settings = to_detectron2.yaml_settings(empty(name))
+    settings = yaml_settings(empty(name))
     assert settings is not None and settings["INPUT"] == {"FORMAT": "RGB"}
     assert settings["MODEL"]["RESNETS"] == {**resnet, "STRIDE_IN_1X1": False}
     assert settings["MODEL"]["PIXEL_MEAN"] == [127.5, 127.5, 127.5]
@@ -166,14 +167,14 @@ def test_yaml__resnets_that_detectron2_builds_by_depth(name: str, resnet: dict[s
 def test_yaml__is_written(tmp_path: Path) -> None:
     source = Source(timm.create_model("resnet18", num_classes=0), "resnet18", 224, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
     Detectron2().write(source, tmp_path)
-    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == to_detectron2.yaml_settings(source)
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == yaml_settings(source)
 
 
 def test_yaml__none_for_others(tmp_path: Path) -> None:
     Detectron2().write(small("resnet18-1111"), tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["backbone.py", "model.pkl"]
-    assert to_detectron2.yaml_settings(empty("resnet26")) is None
-    assert to_detectron2.yaml_settings(empty("resnet18", channels=[32, 64, 128, 256])) is None
+    assert yaml_settings(empty("resnet26")) is None
+    assert yaml_settings(empty("resnet18", channels=[32, 64, 128, 256])) is None
 
 
 @pytest.mark.parametrize(
