@@ -37,7 +37,9 @@ class Transformers(Target):
     def check(self, source: Source) -> None:
         """Takes plain vision transformers, and plain ResNets whose blocks have the usual widths."""
         if source.transformer:
-            refuse(self.name, "transformers' ViTModel", source, vit_extras(source.backbone), TAKE)
+            rows, columns = source.backbone.patch_embed.patch_size  # type: ignore[union-attr, misc]
+            oblong = ["patches that are no squares"] if rows != columns else []
+            refuse(self.name, "transformers' ViTModel", source, [*vit_extras(source.backbone), *oblong], TAKE)
         else:
             owner = "transformers' ResNetModel"
             refuse(self.name, owner, source, resnet_extras(source.backbone), TAKE)
@@ -102,7 +104,7 @@ def _empty_model(source: Source) -> Any:
                 qkv_bias=block.attn.qkv.bias is not None,
                 layer_norm_eps=block.norm1.eps,
                 image_size=source.image_size,
-                patch_size=patch[0] if patch[0] == patch[1] else list(patch),
+                patch_size=patch[0],
                 pooler_act="linear",
             )
         ).eval()

@@ -82,6 +82,7 @@ def test_transformers__a_map_that_loses_a_name_is_found_out(tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("make", "said"),
     [
+        (lambda: vit(patch_size=(16, 8)), "patches that are no squares, which transformers' ViTModel has no place for"),
         (lambda: vit(reg_tokens=2), "test_vit has 2 register tokens, which transformers' ViTModel has no place for"),
         (lambda: vit(init_values=0.1), "layer scale"),
         (lambda: resnet("resnet10t"), "resnet10t has a stem of small convolutions.* take --to timm, plain, onnx"),
