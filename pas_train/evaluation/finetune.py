@@ -93,7 +93,7 @@ class ImageTraining(Protocol):
              list(subject.mean), list(subject.std), str(subject.trainer.get("precision"))]
         )  # fmt: skip
         kept = subject.folder / f"{self.key}-{settings}.json"
-        training = training_of(subject, recipe, kept.with_suffix(""))
+        training = training_of(subject, recipe, kept.with_suffix("")).of_seed(recipe.seed, self.seeds)
         return once(
             training,
             kept,

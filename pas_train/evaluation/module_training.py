@@ -4,9 +4,9 @@ import logging
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,10 @@ class Training:
         """As people say it."""
         count, unit = (self.epochs, "epoch") if self.steps is None else (self.steps, "step")
         return f"{count:,} {unit}{'' if count == 1 else 's'}"
+
+    def of_seed(self, seed: int, seeds: Sequence[int]) -> "Training":
+        """The same, whose lines tell the seed where there are several."""
+        return replace(self, progress=f"{self.progress}, seed {seed}") if len(seeds) > 1 else self
 
     def say(self, line: str) -> None:
         """Tells the person, once."""

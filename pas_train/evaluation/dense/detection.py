@@ -151,7 +151,7 @@ class Detection(Protocol):
              list(subject.mean), list(subject.std), str(subject.trainer.get("precision"))]
         )  # fmt: skip
         kept = subject.folder / f"{self.key}-{settings}.json"
-        training = self.training(subject, kept.with_suffix(""))
+        training = self.training(subject, kept.with_suffix("")).of_seed(recipe.seed, self.seeds)
 
         def work() -> Figures:
             test = _boxed(subject.test)

@@ -121,6 +121,7 @@ class Segmentation(Protocol):
         )  # fmt: skip
         kept = subject.folder / f"{self.key}-{settings}.json"
         training = Training(self.key, subject.trainer, kept.with_suffix(""), subject.progress, steps=recipe.steps)
+        training = training.of_seed(recipe.seed, self.seeds)
         return once(
             training,
             kept,

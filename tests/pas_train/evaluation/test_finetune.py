@@ -139,7 +139,8 @@ def test_finished__is_not_done_again_unless_something_changed(
     assert [path.suffix for path in subject.folder.iterdir()] == [".json"] * 2  # no checkpoint is left
     capsys.readouterr()
     assert protocol.judge(subject)["finetune"] == first
-    assert capsys.readouterr().out.count("finished before: ") == 2
+    said = capsys.readouterr().out
+    assert said.count("finished before: ") == 2 and said.count(" stripes, seed 1: ") == 1
     Finetune(epochs=1, batch_size=16, seeds=[1, 2]).judge(subject)
     assert capsys.readouterr().out.count("finished before: ") == 1
     with torch.no_grad():

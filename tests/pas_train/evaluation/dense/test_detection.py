@@ -181,7 +181,8 @@ def test_finished__is_not_done_again_unless_something_changed(
     assert [path.suffix for path in subject.folder.iterdir()] == [".json"] * 2  # no checkpoint is left
     capsys.readouterr()
     assert protocol.judge(subject)["detection"] == first
-    assert capsys.readouterr().out.count("finished before: ") == 2
+    said = capsys.readouterr().out
+    assert said.count("finished before: ") == 2 and said.count(" shapes, seed 1: ") == 1
     replace(protocol, seeds=[0], clip=1.0).judge(subject)
     assert "finished before" not in capsys.readouterr().out
 

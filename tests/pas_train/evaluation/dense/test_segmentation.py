@@ -200,7 +200,8 @@ def test_finished__is_not_done_again_unless_something_changed(
     assert [path.suffix for path in subject.folder.iterdir()] == [".json"] * 2  # no checkpoint is left
     capsys.readouterr()
     assert protocol.judge(subject)["segmentation"] == first
-    assert capsys.readouterr().out.count("finished before: ") == 2
+    said = capsys.readouterr().out
+    assert said.count("finished before: ") == 2 and said.count(" shapes, seed 1: ") == 1
     one = replace(protocol, seeds=[1])
     one.judge(subject)
     assert capsys.readouterr().out.count("finished before: ") == 1
