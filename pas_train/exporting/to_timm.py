@@ -1,6 +1,7 @@
 """`export --to timm`: a folder as timm and the Hugging Face hub have it."""
 
 import json
+import math
 from pathlib import Path
 
 from pas_train.exporting.metadata import as_text, of_backbone, pooling, write_safetensors
@@ -33,9 +34,10 @@ class Timm(Target):
         known = getattr(backbone, "pretrained_cfg", {})  # names of the layers that other inputs and classes change
         prepared = {
             "input_size": [3, side, side], "fixed_input_size": source.transformer, "interpolation": "bilinear",
-            "crop_pct": 0.875, "crop_mode": "center", "mean": list(source.mean), "std": list(source.std),
-            "num_classes": 0, "pool_size": None, "first_conv": known.get("first_conv"),
-            "classifier": known.get("classifier"), "license": (told.get("source") or {}).get("license"),
+            "crop_pct": _crop(side, told["resize"]), "crop_mode": "center",
+            "mean": list(source.mean), "std": list(source.std), "num_classes": 0, "pool_size": None,
+            "first_conv": known.get("first_conv"), "classifier": known.get("classifier"),
+            "license": (told.get("source") or {}).get("license"),
         }  # fmt: skip
         config = {
             "architecture": source.architecture, "num_classes": 0, "num_features": backbone.num_features,
@@ -43,3 +45,9 @@ class Timm(Target):
             "model_args": dict(source.options), "pas_train": told,
         }  # fmt: skip
         (folder / "config.json").write_text(json.dumps(config, indent=1, default=str) + "\n")
+
+
+def _crop(side: int, resize: int) -> float:
+    """The share of the short side by which timm, which rounds down, makes the short side `resize` px."""
+    share = side / resize
+    return share if math.floor(side / share) == resize else math.nextafter(share, 0)
