@@ -2,11 +2,13 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from pas_train.backbones import is_transformer
 
 # Of two that have the same names and shapes, the first is meant.
 KNOWN = (
@@ -54,6 +56,17 @@ def native_size(tensors: Mapping[str, Tensor], name: str, options: Mapping[str, 
         before = own.shape[1] - rows * columns if own is not None else 1
         return math.isqrt(max(1, positions.shape[1] - before)) * patches.shape[-1]
     return int((getattr(backbone, "pretrained_cfg", {}).get("input_size") or (3, 224, 224))[-1])
+
+
+def check_size(module: Any, size: int, native: int) -> None:
+    """Raises ValueError for images that the backbone cannot take."""
+    patch = module.patch_embed.patch_size[0] if is_transformer(module) else 1
+    if size < 1 or size % patch:
+        choices: Iterable[int] = {max(1, math.floor(size / patch)) * patch, math.ceil(max(size, 1) / patch) * patch}
+        raise ValueError(
+            f"--image_size {size}: the backbone cuts patches of {patch} px, which do not divide it; take "
+            f"{' or '.join(map(str, sorted(choices)))}, or leave it out: it was trained with {native}"
+        )
 
 
 def skeleton(name: str, options: Mapping[str, Any] | None = None) -> nn.Module:

@@ -28,7 +28,7 @@ def of_backbone(source: Source) -> dict[str, Any]:
         "interpolation": "bilinear",
         "mean": [float(value) for value in source.mean],
         "std": [float(value) for value in source.std],
-        "embedding": {"pooling": pooling(source), "dim": int(source.backbone.num_features)},  # type: ignore[arg-type]
+        "embedding": {"pooling": pooling(source), "dim": width(source)},
         "parameters": sum(value.numel() for value in source.backbone.parameters()),
     }
 
@@ -38,6 +38,12 @@ def pooling(source: Source) -> str:
     told = getattr(source.backbone, "global_pool", "")
     told = told if isinstance(told, str) else getattr(told, "pool_type", "")
     return {"token": "cls", "": "avg"}.get(told, told)
+
+
+def width(source: Source) -> int:
+    """Numbers of an embedding; not the channels of the map where a head, or two poolings, make others of them."""
+    backbone: Any = source.backbone
+    return int(getattr(backbone, "head_hidden_size", backbone.num_features))
 
 
 def as_text(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -1,8 +1,7 @@
 """What `export --ckpt_path` names, as a backbone: trainings, official MoCo v3, timm, torchvision, transformers."""
 
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from datamodules.files import read_json, sha256_file
 from pas_train import curated
 from pas_train.backbones import build_backbone, is_transformer
 from pas_train.evaluation.baselines import IMAGENET_MEAN, IMAGENET_STD
-from pas_train.exporting.architectures import infer, native_size
+from pas_train.exporting.architectures import check_size, infer, native_size
 from pas_train.exporting.history import of_training
 from pas_train.exporting.metadata import of_backbone
 from pas_train.exporting.source import Source
@@ -64,7 +63,7 @@ def read_source(text: str, backbone: str | None = None, image_size: int | None =
     past = of_training(found.known.pop("checkpoint", None), module, text)
     size = native if image_size is None else image_size
     if size != native:
-        _check_size(module, size, native)
+        check_size(module, size, native)
         module, line = _built(found, size, text)
     published = found.published
     options = {**found.options, **({"img_size": size} if is_transformer(module) else {})}
@@ -72,7 +71,9 @@ def read_source(text: str, backbone: str | None = None, image_size: int | None =
         module, str(found.architecture), size, published.mean or IMAGENET_MEAN, published.std or IMAGENET_STD, options,
         found.small_images, found.name,
     )  # fmt: skip
-    return replace(source, metadata={**of_backbone(source), "source": {**found.known, "weights": line}, **past})
+    known = found.image_size is not None or is_transformer(module)  # else it is what the architecture is made for
+    told = {"source": {**found.known, "weights": line, "image_size": native if known else None}}
+    return replace(source, metadata={**of_backbone(source), **told, **past})
 
 
 def plain_name(name: str) -> str:
@@ -125,7 +126,7 @@ def _of_timm(text: str) -> _Found:
     _known(base, KEY)
     published, name = read_weights(f"{TIMM}:{tag}" if tag else TIMM, KEY, base)
     settings = timm.get_pretrained_cfg(name.removeprefix("timm "))
-    size = int((settings.test_input_size or settings.input_size)[-1]) if settings else None
+    size = int(settings.input_size[-1]) if settings else None
     known = {"file": text, "layout": published.layout, "license": getattr(settings, "license", None)}
     return _Found(published, name.removeprefix("timm "), base, {}, size, known=known)
 
@@ -239,14 +240,3 @@ def _known(name: str, key: str) -> None:
 
     if not timm.is_model(name):
         _build(name, 224, {}, key)
-
-
-def _check_size(module: Any, size: int, native: int) -> None:
-    """Raises ValueError for images that the backbone cannot take."""
-    patch = module.patch_embed.patch_size[0] if is_transformer(module) else 1
-    if size < 1 or size % patch:
-        choices: Iterable[int] = {max(1, math.floor(size / patch)) * patch, math.ceil(max(size, 1) / patch) * patch}
-        raise ValueError(
-            f"--image_size {size}: the backbone cuts patches of {patch} px, which do not divide it; take "
-            f"{' or '.join(map(str, sorted(choices)))}, or leave it out: it was trained with {native}"
-        )

@@ -31,6 +31,7 @@ def test_training__another_image_size_interpolates_the_positions(tmp_path: Path)
     shaken(model)
     source = read_source(str(own(tmp_path / "a.ckpt", model)), image_size=96)
     positions: Any = source.backbone.pos_embed
+    assert source.metadata["source"]["image_size"] == 64
     assert source.image_size == 96 and source.options["img_size"] == 96 and positions.shape == (1, 37, 64)
     before: Any = model.backbone.pos_embed
     assert torch.equal(positions, resample_abs_pos_embed(before, [6, 6], [4, 4]))
@@ -74,6 +75,7 @@ def test_torchvision__by_names_and_shapes(tmp_path: Path) -> None:
     assert source.architecture == "resnet18" and source.metadata["source"]["license"] == "bsd-3-clause"
     assert torch.allclose(features(source.backbone), features(model), rtol=1e-5)
     assert "left out fc.weight, fc.bias" in source.metadata["source"]["weights"]
+    assert source.image_size == 224 and source.metadata["source"]["image_size"] is None  # no tensor tells it
 
 
 @pytest.mark.parametrize("name", ["timm", "plain"])
