@@ -1,7 +1,7 @@
 """README.md of an export: its model card, as the Hugging Face hub reads it."""
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pas_train.exporting.target import Target
 from pas_train.exporting.verifying import Verified
 from pas_train.summary import protocol_title
 
-LIBRARIES = {None: "pytorch", "onnxruntime": "onnx"}  # the hub's names, where they are others than the packages'
+LIBRARIES = {"plain": "pytorch", "torchscript": "pytorch"}  # the hub's names, where they are others than the targets'
 SHARES = {"top1": "top-1", "top5": "top-5", "mean_per_class": "mean per class", "miou": "mIoU", "macc": "mAcc",
           "accuracy": "pixel accuracy", "map": "mAP", "map50": "AP50", "map75": "AP75"}  # fmt: skip
 LOADING = """{usage}
@@ -56,7 +56,7 @@ def card(target: Target, source: Source, verified: Verified) -> str:
     parts = [
         _front_matter(target, source, told),
         f"# {curated.plain(source.name or source.architecture)}, for {target.title}\n",
-        _summary(source, told),
+        _summary(source, told, verified.features),
         "## How to load it\n", LOADING.format(usage=_usage(target), side=source.image_size, names=_shapes(verified)),
         "## How its images are prepared\n", _preparing(told),
         "## What it was trained on\n", _table(("", ""), _training(source, told)), "",
@@ -71,8 +71,8 @@ def _front_matter(target: Target, source: Source, told: Mapping[str, Any]) -> st
     method = (told.get("training") or {}).get("method")
     tags = ["image-feature-extraction", "backbone", "vision-transformer" if source.transformer else "convolutional"]
     tags += ["self-supervised-learning", method.lower()] if method else []
-    tags += [target.name] if target.name not in (target.library, "plain") else []
-    front = {"library_name": LIBRARIES.get(target.library, target.library), "pipeline_tag": "image-feature-extraction"}
+    tags += [target.name] if target.name == "torchscript" else []
+    front = {"library_name": LIBRARIES.get(target.name, target.name), "pipeline_tag": "image-feature-extraction"}
     known = _licence(told)
     front |= {"license": known} if known else {}
     return f"---\n{yaml.safe_dump({**front, 'tags': tags}, sort_keys=False, allow_unicode=True)}---\n"
@@ -82,17 +82,18 @@ def _licence(told: Mapping[str, Any]) -> str | None:
     return (told.get("source") or {}).get("license")
 
 
-def _summary(source: Source, told: Mapping[str, Any]) -> str:
+def _summary(source: Source, told: Mapping[str, Any], features: Sequence[str]) -> str:
     training, data = told.get("training") or {}, told.get("data") or {}
     how = f" pretrained with {training['method']}" if training.get("method") else ""
     images = f" of {data['images']:,} images" if data.get("images") else ""
     on = f" on the data set {curated.plain(data['name'])}{images}" if data.get("name") else ""
     pooled = told["embedding"]["pooling"]
     kept = {"cls": "its class token's last state", "avg": "the mean over its places"}.get(pooled, f"pooled by {pooled}")
+    gives = ["a feature map"] if any(name.endswith("map") for name in features) else []
+    gives += [f"an embedding of {told['embedding']['dim']:,} numbers, {kept}"] if "embedding" in features else []
     return (
         f"A {source.architecture} with {told['parameters'] / 1e6:,.1f} M parameters{how}{on}, without a classifier: "
-        f"of an image of {source.image_size} px it gives a feature map and an embedding of "
-        f"{told['embedding']['dim']:,} numbers, {kept}.\n"
+        f"of an image of {source.image_size} px it gives {' and '.join(gives)}.\n"
     )
 
 
@@ -121,6 +122,7 @@ def _training(source: Source, told: Mapping[str, Any]) -> Iterator[tuple[str, st
     rows: dict[str, Any] = {
         "Architecture": f"timm's {source.architecture}{options}{stem}",
         "Weights": file.get("weights"),
+        "Trained with": f"images of {file['image_size']} px" if file.get("image_size") else None,
         "Method": training.get("method"),
         "Epochs": training.get("epochs"),
         "Steps": training.get("steps"),
@@ -153,6 +155,9 @@ def _figures(told: Mapping[str, Any]) -> str:
     if not rows:
         return "None are known of these weights."
     note = "\n\n† Its test images were not kept out of the training, as far as is known." if marked else ""
+    native = (told.get("source") or {}).get("image_size")
+    if native not in (None, told["image_size"]):
+        note += f"\n\nJudged as it was trained, with {native} px, not with this export's {told['image_size']}."
     return _table(("Judged on", "Protocol", "Figures (shares in %)"), rows) + note
 
 
@@ -175,9 +180,11 @@ def _figure(figures: Mapping[str, Any]) -> str:
 
 def _licences(told: Mapping[str, Any]) -> Iterator[str]:
     known, start = _licence(told), (told.get("training") or {}).get("start")
-    data = told.get("data") or {}
+    data, file = told.get("data") or {}, told.get("source") or {}
     if known:
         yield f"These weights were published under {curated.plain(known)}."
+    elif file and not told.get("training"):
+        yield f"None is known here for {curated.plain(file['file'])}: what its publisher says of it holds."
     else:
         yield "None is set for these weights: who publishes them sets `license:` in the block at the top."
     if start:

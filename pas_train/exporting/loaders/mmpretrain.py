@@ -1,6 +1,6 @@
 """The backbone in MMPretrain 1.x: `from load import load; backbone = load(".")`. Needs mmpretrain.
 
-In a config, backbone.py is one of _base_, and the model takes backbone=dict(_delete_=True, **_base_.backbone).
+In a config, backbone.py is one of `_base_`, and the model takes `backbone=dict(_delete_=True, **_base_.backbone)`.
 """
 
 from pathlib import Path

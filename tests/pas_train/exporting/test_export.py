@@ -17,8 +17,8 @@ from torch import Tensor
 from pas_train.exporting.export import export
 from pas_train.exporting.source import Source
 from pas_train.exporting.to_plain import Plain
-from pas_train.exporting.to_timm import Timm
-from tests.pas_train.exporting.small_sources import resnet, vit
+from pas_train.exporting.to_timm import Timm, _crop
+from tests.pas_train.exporting.small_sources import resnet, source, vit
 
 
 class Named(Plain):
@@ -127,7 +127,26 @@ def test_export__a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(Timm, "write", write)
     with pytest.raises(OSError, match=r"--output: .* has no room for the export \(No space left on device\); free"):
         export(vit(), "timm", tmp_path / "below" / "out")
-    assert not list((tmp_path / "below").iterdir())
+    assert not list(tmp_path.iterdir())
+
+
+def test_export__two_at_once_leave_what_was_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(self: Timm, source: Source, folder: Path) -> None:
+        whole(self, source, folder)
+        (tmp_path / "out").mkdir()  # of another process, meanwhile
+        (tmp_path / "out" / "theirs").write_text("whole")
+
+    whole = Timm.write
+    monkeypatch.setattr(Timm, "write", write)
+    with pytest.raises(FileExistsError, match="--output: .*out has appeared while this export was written"):
+        export(vit(), "timm", tmp_path / "out")
+    assert os.listdir(tmp_path) == ["out"] and os.listdir(tmp_path / "out") == ["theirs"]
+
+
+def test_export__a_place_that_is_no_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OSError, match=r"--output: .*file cannot be written to \(.*\); name another with --output"):
+        export(vit(), "timm", tmp_path / "file" / "out")
 
 
 def test_export__refuses_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,9 +220,54 @@ def test_timm__opens_with_classes_and_knows_the_colours(tmp_path: Path) -> None:
     assert torch.equal(model.eval().forward_features(images), source.backbone.forward_features(images))  # type: ignore
     assert model(images).shape == (2, 5)
     data = timm.data.resolve_model_data_config(model)
-    assert data["input_size"] == (3, 48, 48) and tuple(data["mean"]) == source.mean and data["crop_pct"] == 0.875
+    assert data["input_size"] == (3, 48, 48) and tuple(data["mean"]) == source.mean and int(48 / data["crop_pct"]) == 55
     larger = timm.create_model(f"local-dir:{tmp_path}/out", pretrained=True, num_classes=0, img_size=64)
     assert larger(torch.randn(1, 3, 64, 64)).shape == (1, 64)
+
+
+@pytest.mark.parametrize("side", [32, 48, 96, 224, 384, 500, 518])
+def test_timm__makes_the_short_side_as_long_as_we_do(side: int) -> None:
+    import timm
+    from PIL import Image
+
+    resize = round(side * 256 / 224)
+    transform = timm.data.create_transform((3, side, side), crop_pct=_crop(side, resize), interpolation="bilinear")
+    assert transform.transforms[0](Image.new("RGB", (600, 700))).size[0] == resize
+
+
+def test_card__says_what_this_export_gives(tmp_path: Path) -> None:
+    for name, given, said in (
+        ("onnx", "gives an embedding of 64 numbers, its class token's last state.", "})  # embedding\n"),
+        ("mmpretrain", "gives a feature map and an embedding of 64 numbers", "})  # embedding, map\n"),
+        ("mmseg", "gives a feature map.", "})  # map\n"),
+        ("detectron2", "gives a feature map.", "})  # patch_map\n"),
+    ):
+        export(vit(depth=4), name, tmp_path / name)
+        text = (tmp_path / name / "README.md").read_text()
+        assert given in text and said in text, name
+        assert " _base_" not in text  # emphasis, in Markdown
+    export(vit(), "plain", tmp_path / "plain")
+    assert "library_name: pytorch\n" in (tmp_path / "plain" / "README.md").read_text()
+
+
+def test_card__figures_of_another_size_and_weights_of_others(tmp_path: Path) -> None:
+    source = vit()
+    judged = {"evaluation": {"cells": {"knn": {"top1": 0.5}}}, "training": {"method": "MoCoV3"}}
+    known = {"file": "net.pth", "weights": "all", "image_size": 32}
+    export(dataclasses.replace(source, metadata={"source": known, **judged}), "plain", tmp_path / "own")
+    text = (tmp_path / "own" / "README.md").read_text()
+    assert "Judged as it was trained, with 32 px, not with this export's 48." in text
+    export(dataclasses.replace(source, metadata={"source": known}), "plain", tmp_path / "others")
+    text = (tmp_path / "others" / "README.md").read_text()
+    assert "- None is known here for net.pth: what its publisher says of it holds." in text
+
+
+@pytest.mark.parametrize(
+    "made", [vit(), resnet(global_pool="catavgmax"), source("mobilenetv3_small_050", 64)], ids=["vit", "pools", "head"]
+)
+def test_metadata__width_of_the_embedding(made: Source) -> None:
+    images = torch.zeros(1, 3, made.image_size, made.image_size)
+    assert made.metadata["embedding"]["dim"] == made.outputs(images)["embedding"].shape[1]
 
 
 def test_card__front_matter_and_metadata(tmp_path: Path) -> None:
