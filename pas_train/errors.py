@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 import textwrap
 import traceback
@@ -71,6 +72,9 @@ def reported() -> Iterator[None]:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough, as `head` has: no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at the end
+    except KeyboardInterrupt:
+        print("pas_train: stopped by Ctrl-C", file=sys.stderr, flush=True)
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         message = message_of(error)
         if message is None:

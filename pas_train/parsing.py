@@ -59,11 +59,29 @@ def explain(message: str, known: Sequence[str]) -> str:
         return _damaged_yaml() or _wrong_type(" ".join(message.split())) or message
     name = next(value for value in found.groups() if value)
     key, where = _as_written(name)
+    section, _, last = key.rpartition(".")
+    own = _keys_of(section)
+    if own:  # of the section that the key stands in, rather than of another one
+        close = _close(last, own)
+        hint = f"; did you mean {' or '.join(close)}?" if close else f"; {section} takes {', '.join(own)}"
+        return f"unknown key {key}{where}{hint}"
     # The innermost part that is close to another key.
     mistaken = [part for part in reversed(key.split(".")) if part not in known]
     close = next((c for part in mistaken if (c := _close(part, known))), [])
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return f"unknown key {key}{where}{hint} (--print_config shows every key)"
+
+
+def _keys_of(section: str) -> list[str]:
+    """The keys of a section below one of SECTIONS; none where that takes what is no one dataclass."""
+    first, *parts = section.split(".")
+    module, name = SECTIONS.get(first, ("", ""))
+    kind = getattr(sys.modules[module], name) if module in sys.modules else None
+    for part in parts:
+        hint = get_type_hints(kind).get(part) if kind is not None else None
+        below = [one for one in (hint, *get_args(hint)) if dataclasses.is_dataclass(one)]
+        kind = below[0] if len(below) == 1 else None
+    return [field.name for field in dataclasses.fields(kind)] if kind is not None else []
 
 
 def _wrong_type(message: str) -> str | None:
@@ -120,6 +138,12 @@ def _as_written(name: str) -> tuple[str, str]:
         key = argument.removeprefix("--").partition("=")[0]
         if argument.startswith("--") and (key == name or key.endswith("." + name)):
             return key, ""
+    for option, value in zip(sys.argv[1:], sys.argv[2:], strict=False):  # --section '{key: value}'
+        if option.startswith("--") and value.startswith("{"):
+            with suppress(yaml.YAMLError):
+                for key in _keys(yaml.safe_load(value)):
+                    if key == name or key.endswith("." + name):
+                        return f"{option.removeprefix('--')}.{key}", ""
     for file in _config_files():
         if Path(file).is_file():
             with suppress(yaml.YAMLError, OSError):

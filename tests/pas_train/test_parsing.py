@@ -47,6 +47,18 @@ def test_explain__unknown_key_of_a_yaml(typed, tmp_path: Path) -> None:
         )
 
 
+def test_explain__unknown_key_of_a_section_tells_what_it_takes(typed) -> None:
+    from pas_train.evaluation import evaluation  # noqa: F401
+
+    message = "Key 'crop' is not expected"
+    typed("--evaluation.segmentation", "{steps: 20, crop: 64}")
+    said = explain(message, KNOWN)
+    assert said.startswith("unknown key evaluation.segmentation.crop; evaluation.segmentation takes steps, batch_size,")
+    typed("--evaluation.detection", "{epoch: 20}")
+    said = explain("Key 'epoch' is not expected", KNOWN)
+    assert said == "unknown key evaluation.detection.epoch; did you mean epochs?"
+
+
 def test_explain__class_that_is_not_there(typed) -> None:
     typed("--model.class_path", "a.B")
     message = (
