@@ -84,6 +84,7 @@ def test_read__masks_and_boxes_of_files(tmp_path: Path) -> None:
 def test_read__official_splits_of_sets_with_masks_and_boxes(tmp_path: Path) -> None:
     small_trees.save_foodseg103(tmp_path)
     small_trees.save_oktoberfest(tmp_path)
+    (tmp_path / "dataset/test/files.txt").write_text("c.png 1 3 0 0 24 24\n")
     tarts = tmp_path / "FoodSeg103/Images/ann_dir/test/00000002.png"
     Image.fromarray(np.arange(576, dtype=np.uint8).reshape(24, 24) % 3).save(tarts)
     foodseg, oktoberfest = (
