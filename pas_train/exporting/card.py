@@ -91,8 +91,9 @@ def _summary(source: Source, told: Mapping[str, Any], features: Sequence[str]) -
     kept = {"cls": "its class token's last state", "avg": "the mean over its places"}.get(pooled, f"pooled by {pooled}")
     gives = ["a feature map"] if any(name.endswith("map") for name in features) else []
     gives += [f"an embedding of {told['embedding']['dim']:,} numbers, {kept}"] if "embedding" in features else []
+    size = f"{told['parameters'] / 1e6:,.1f} M parameters"
     return (
-        f"A {source.architecture} with {told['parameters'] / 1e6:,.1f} M parameters{how}{on}, without a classifier: "
+        f"A {curated.plain(source.title)} with {size}{how}{on}, without a classifier: "
         f"of an image of {source.image_size} px it gives {' and '.join(gives)}.\n"
     )
 
@@ -117,10 +118,9 @@ def _preparing(told: Mapping[str, Any]) -> str:
 
 def _training(source: Source, told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     training, data, file = told.get("training") or {}, told.get("data") or {}, told.get("source") or {}
-    options = f" {dict(source.options)}" if source.options else ""
     stem = ", with a 3x3 stem for small images" if source.small_images else ""
     rows: dict[str, Any] = {
-        "Architecture": f"timm's {source.architecture}{options}{stem}",
+        "Architecture": f"timm's {source.title}{stem}",
         "Weights": file.get("weights"),
         "Trained with": f"images of {file['image_size']} px" if file.get("image_size") else None,
         "Method": training.get("method"),
@@ -131,11 +131,11 @@ def _training(source: Source, told: Mapping[str, Any]) -> Iterator[tuple[str, st
         "Seed": training.get("seed"),
         "Started from": training.get("start"),
         "Data set": data.get("name"),
-        "Its images": data.get("images"),
-        "Synthetic ones": data.get("synthetic") or None,
-        "Its identity": data.get("identity"),
+        "Images of the data set": data.get("images"),
+        "Synthetic ones among them": data.get("synthetic") or None,
+        "Identity of the data set": data.get("identity"),
         "Checkpoint": file.get("file"),
-        "Its SHA-256": file.get("sha256"),
+        "SHA-256 of the checkpoint": file.get("sha256"),
         "From": file.get("url"),
     }
     for name, value in rows.items():
@@ -190,7 +190,9 @@ def _licences(told: Mapping[str, Any]) -> Iterator[str]:
     if start:
         yield f"The training started from {curated.plain(start)}, whose licence holds as well."
     counted = data.get("licences") or []
-    if counted:
+    if len(counted) == 1:
+        yield f"Licence of all {counted[0][1]:,} real images of the data set: {curated.plain(counted[0][0])}."
+    elif counted:
         listed = ", ".join(f"{curated.plain(name)} ({number:,})" for name, number in counted[:12])
         rest = f" and {len(counted) - 12} others" if len(counted) > 12 else ""
         yield f"Of the real images of the data set, by what is known of each: {listed}{rest}."

@@ -63,7 +63,8 @@ def parser() -> argparse.ArgumentParser:
         "compared before it is announced; what differs is not left behind.",
     )
     for name, help_text, settings in ARGUMENTS:
-        made.add_argument(name, help=help_text, **settings)
+        other = ["--out"] if name == "--output" else []  # as other commands call it
+        made.add_argument(name, *other, help=help_text, **settings)
     return made
 
 
@@ -147,9 +148,8 @@ def told(source: Any) -> str:
     """The backbone in one line."""
     known = source.metadata
     embedding, weights = known["embedding"], known["source"]["weights"]
-    options = f" {dict(source.options)}" if source.options else ""
     return (
-        f"{source.name}: {source.architecture}{options}, {known['parameters'] / 1e6:,.1f} M parameters, "
+        f"{source.name}: {source.title}, {known['parameters'] / 1e6:,.1f} M parameters, "
         f"{source.image_size} px, embedding of {embedding['dim']} numbers; {weights}"
     )
 

@@ -28,6 +28,9 @@ def export(source: Source, target_name: str, output: Path, python: str | None = 
         write_proof(made, source, folder)
         verified = verify(made, source, folder, python)
         (folder / "README.md").write_text(card(made, source, verified))
+        mode = (folder / "README.md").stat().st_mode  # safetensors' files are for their owner's eyes alone
+        for file in folder.iterdir():
+            file.chmod(mode)
     return verified
 
 

@@ -24,8 +24,8 @@ def target(name: str) -> Target:
     """A target. Raises ValueError for unknown names."""
     if name not in TARGETS:
         close = difflib.get_close_matches(name.lower(), TARGETS, n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]}?" if close else ";"
-        raise ValueError(f"--to {name} is unknown{hint} Targets are {', '.join(TARGETS)}")
+        hint = f"; did you mean {close[0]}? Targets are" if close else "; targets are"
+        raise ValueError(f"--to {name} is unknown{hint} {', '.join(TARGETS)}")
     module, cls = TARGETS[name]
     made: type[Target] = getattr(importlib.import_module(f"pas_train.exporting.{module}"), cls)
     return made()

@@ -31,6 +31,12 @@ class Source:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def title(self) -> str:
+        """Architecture and options, for people."""
+        options = ", ".join(f"{name} {value}" for name, value in self.options.items())
+        return f"{self.architecture} ({options})" if options else self.architecture
+
+    @property
     def transformer(self) -> bool:
         """Whether it is one of timm's vision transformers."""
         return is_transformer(self.backbone)

@@ -46,7 +46,8 @@ class Verified:
 
     def __str__(self) -> str:
         least = f"{self.difference:.2g}" if self.difference else "0.0"
-        return f"verified by {self.by}, {IMAGES} images, greatest difference {least} (of {self.scale:.3g})"
+        how = "verified by" if self.library else "held against"
+        return f"{how} {self.by}, {IMAGES} images, greatest difference {least} (values up to {self.scale:.3g})"
 
 
 # What is compared.
@@ -168,7 +169,7 @@ def by_names(target: Target, source: Source, folder: Path) -> Verified:
         "has other values in": [n for n in own if n in back and not torch.equal(own[n].float(), back[n].float())],
     }
     _refuse(target, groups)
-    judged = _judged(target, _features(source, back, folder), f"the recorded names of {target.title}", library=False)
+    judged = _judged(target, _features(source, back, folder), f"the names recorded from {target.title}", library=False)
     return replace(judged, features=target.features(source))
 
 
@@ -209,7 +210,7 @@ def _judged(target: Target, told: Mapping[str, tuple[float, float]], by: str, li
 def _refuse(target: Target, groups: Mapping[str, Sequence[str]]) -> None:
     told = [f"it {said} {len(names)} tensors ({some(names)})" for said, names in groups.items() if names]
     if told:
-        raise _failed(target, f"by the recorded names of {target.title}, {'; '.join(told)}")
+        raise _failed(target, f"by the names recorded from {target.title}, {'; '.join(told)}")
 
 
 def _failed(target: Target, why: str) -> ValueError:

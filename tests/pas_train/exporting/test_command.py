@@ -49,8 +49,9 @@ def export(run: Path, *more: str) -> int:
 def test_export__what_it_prints_and_where_it_writes(run: Path, capsys: Said) -> None:
     assert export(run, "--to", "timm,plain") == 0
     backbone, first, second = capsys.readouterr().out.splitlines()
-    assert backbone.startswith("backbone    mocov3-full-1234: test_vit {'depth': 2, 'img_size': 64}, 0.1 M parameters")
-    assert first.startswith(f"exported    {run}/export/timm: verified by timm ") and "difference 0.0 (of " in first
+    assert backbone.startswith("backbone    mocov3-full-1234: test_vit (depth 2, img_size 64), 0.1 M parameters")
+    assert first.startswith(f"exported    {run}/export/timm: verified by timm ")
+    assert "greatest difference 0.0 (values up to " in first
     assert second.startswith(f"exported    {run}/export/plain: verified by timm ")
     assert export(run, "--to", "timm", "--image_size", "32") == 0
     assert sorted(path.name for path in (run / "export").iterdir()) == ["plain", "timm", "timm-32"]
@@ -60,7 +61,7 @@ def test_export__what_it_prints_and_where_it_writes(run: Path, capsys: Said) -> 
 
 
 def test_export__metadata_and_card_tell_the_training(run: Path, tmp_path: Path) -> None:
-    assert export(run, "--to", "timm", "--output", str(tmp_path / "out")) == 0
+    assert export(run, "--to", "timm", "--out", str(tmp_path / "out")) == 0
     told = json.loads((tmp_path / "out" / "metadata.json").read_text())
     assert told["training"] == {
         "method": "MoCoV3", "epochs": 1, "steps": 3, "seed": 7, "batch_size": 8, "images_seen": 24, "start": None

@@ -95,7 +95,7 @@ def test_export__by_recorded_names_where_the_library_is_missing(
 ) -> None:
     monkeypatch.setattr("pas_train.exporting.export.target", lambda name: Named())
     verified = export(vit(), "plain", tmp_path / "out")
-    assert (verified.by, verified.difference, verified.library) == ("the recorded names of Named", 0, False)
+    assert (verified.by, verified.difference, verified.library) == ("the names recorded from Named", 0, False)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_export__broken_names_fail_and_leave_nothing(
     whole = getattr(Named, part)
     monkeypatch.setattr(Named, part, lambda self, *given: change(whole(self, *given)))
     monkeypatch.setattr("pas_train.exporting.export.target", lambda name: Named())
-    with pytest.raises(ValueError, match="by the recorded names of Named") as error:
+    with pytest.raises(ValueError, match="by the names recorded from Named") as error:
         export(vit(), "plain", tmp_path / "out")
     assert said in str(error.value) and not list(tmp_path.iterdir())
 

@@ -94,7 +94,7 @@ def test_write__is_verified_by_the_recorded_names(tmp_path: Path, key: str) -> N
     to.write(source, tmp_path)
     verified = verify(to, source, tmp_path)
     assert verified.difference <= to.tolerance * verified.scale
-    assert verified.by.startswith("detectron2" if to.installed() else "the recorded names of detectron2")
+    assert verified.by.startswith("detectron2" if to.installed() else "the names recorded from detectron2")
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ def test_transformers__auto_model_computes_the_embedding(name: str, tmp_path: Pa
     source = SOURCES[name]()
     verified = export(source, "transformers", tmp_path / "out")
     assert verified.by.startswith("transformers ") and verified.difference <= 1e-6 * verified.scale
+    modes = {file.stat().st_mode for file in (tmp_path / "out").iterdir()}
+    assert len(modes) == 1  # others may read the weights who may read the card
     model, report = AutoModel.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     images = torch.randn(3, 3, source.image_size, source.image_size)
