@@ -1,20 +1,20 @@
 """Protocols that train on augmented images: fine-tuning, and a linear layer on a frozen backbone."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from datamodules.files import fingerprint
-from pas_train.evaluation.candidates import identity
 from pas_train.evaluation.image_classifier import Recipe
-from pas_train.evaluation.image_training import rank_images, training_of
+from pas_train.evaluation.image_training import rank_images
 from pas_train.evaluation.metrics import figures, over_seeds
-from pas_train.evaluation.module_training import once
-from pas_train.evaluation.protocol import Figures, Protocol, Subject
+from pas_train.evaluation.module_training import Training
+from pas_train.evaluation.protocol import Figures, Subject
+from pas_train.evaluation.trained_protocol import TrainedProtocol
 
 
 @dataclass
-class ImageTraining(Protocol):
+class ImageTraining(TrainedProtocol):
     """A classifier trained on random crops that are mirrored half of the time, and judged on centre crops.
 
     Args:
@@ -29,8 +29,7 @@ class ImageTraining(Protocol):
         seeds: One training each; the figures are the mean.
     """
 
-    on_images: ClassVar[bool] = True
-    key: ClassVar[str]
+    main: ClassVar[tuple[str, str]] = ("top1", "top-1")
     frozen: ClassVar[bool]
 
     epochs: int = 100
@@ -43,33 +42,17 @@ class ImageTraining(Protocol):
     seeds: list[int] = field(default_factory=lambda: [0])
 
     def __post_init__(self) -> None:
-        section = f"evaluation.{self.key}"
         for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{section}.{name} must be at least 1, got {getattr(self, name)}")
+            self.check(name, getattr(self, name) >= 1, "must be at least 1")
         for name in ("lr", "weight_decay", "warmup_epochs"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"{section}.{name} must not be negative, got {value}")
-        if not 0 < self.crop_min <= 1:
-            raise ValueError(f"{section}.crop_min must be above 0 and at most 1, got {self.crop_min}")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"{section}.seeds must be one or more different numbers, got {self.seeds}")
+            self.check(name, value is None or 0 <= value < math.inf, "must not be negative")
+        self.check("crop_min", 0 < self.crop_min <= 1, "must be above 0 and at most 1")
+        self.check_seeds()
 
-    def names(self) -> list[str]:
-        """One figure."""
-        return [self.key]
-
-    def judge(self, subject: Subject) -> dict[str, Figures]:
-        """Top-1, top-5 and mean per class of the test images; nothing of raw pixels, which have no backbone.
-
-        All ranks must call it. What is finished is kept in the subject's folder, and not done again.
-        """
-        if subject.backbone is None:
-            return {}
-        weights = identity(subject.backbone)
-        parts = [self._judge_seed(subject, self.recipe(subject, seed), weights) for seed in self.seeds]
-        return {self.key: over_seeds(parts, len(subject.test))}
+    def over_seeds(self, parts: list[Figures], subject: Subject) -> Figures:
+        """Means, with an interval over the test images."""
+        return over_seeds(parts, len(subject.test))
 
     def recipe(self, subject: Subject, seed: int) -> Recipe:
         """What is done with this backbone: the settings, and what they leave open."""
@@ -87,19 +70,17 @@ class ImageTraining(Protocol):
         """What only one of the protocols has."""
         return {}
 
-    def _judge_seed(self, subject: Subject, recipe: Recipe, weights: str) -> Figures:
-        settings = fingerprint(
-            [asdict(recipe), weights, subject.train.fingerprint(), subject.test.fingerprint(), subject.image_size,
-             list(subject.mean), list(subject.std), str(subject.trainer.get("precision"))]
-        )  # fmt: skip
-        kept = subject.folder / f"{self.key}-{settings}.json"
-        training = training_of(subject, recipe, kept.with_suffix("")).of_seed(recipe.seed, self.seeds)
-        return once(
-            training,
-            kept,
-            lambda: figures(rank_images(subject, recipe, training), subject.labelled[1].labels),
-            lambda found: f"top-1 {100 * found['top1']:.1f} %",
-        )
+    def depends(self, subject: Subject) -> list[Any]:
+        """The side of the crops and of the test images."""
+        return [subject.image_size]
+
+    def training(self, subject: Subject, folder: Path) -> Training:
+        """Where it is, and how long. folder: of the checkpoints."""
+        return Training(self.key, subject.trainer, folder, subject.progress, epochs=self.epochs, sharded=True)
+
+    def found(self, subject: Subject, recipe: Recipe, training: Training) -> Figures:
+        """Top-1, top-5 and mean per class of the test images."""
+        return figures(rank_images(subject, recipe, training), subject.labelled[1].labels)
 
 
 @dataclass
@@ -124,13 +105,9 @@ class Finetune(ImageTraining):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("label_smoothing", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"evaluation.finetune.{name} must be at least 0 and below 1, got {getattr(self, name)}"
-                )
+            self.check(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
         for name in ("mixup", "cutmix"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"evaluation.finetune.{name} must not be negative, got {getattr(self, name)}")
+            self.check(name, 0 <= getattr(self, name) < math.inf, "must not be negative")
 
     def more(self) -> dict[str, Any]:
         """Regularisation."""

@@ -1,6 +1,5 @@
 """A classifier on a backbone, trained on the images of a labelled set on all ranks."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +9,6 @@ from datamodules.classification import LabelledCrops, centre_loader, crop_loader
 from pas_train.evaluation.image_classifier import ImageClassifier, Recipe
 from pas_train.evaluation.module_training import Training, fit_module, gathered, new_trainer, quietly, shared_batch
 from pas_train.evaluation.protocol import Subject
-
-
-def training_of(subject: Subject, recipe: Recipe, folder: Path) -> Training:
-    """How long it is, and where. folder: of the checkpoints."""
-    return Training(recipe.key, subject.trainer, folder, subject.progress, epochs=recipe.epochs, sharded=True)
 
 
 def rank_images(subject: Subject, recipe: Recipe, training: Training) -> np.ndarray:

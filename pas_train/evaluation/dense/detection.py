@@ -11,8 +11,6 @@ from lightning.pytorch import Trainer
 from datamodules.annotated import Kind
 from datamodules.dense import BoxedImages
 from datamodules.dense_views import BoxedViews, dense_loader, whole_loader
-from datamodules.files import fingerprint
-from pas_train.evaluation.candidates import identity
 from pas_train.evaluation.dense.average_precision import coco_map, require_pycocotools
 from pas_train.evaluation.dense.detector import Detector, DetectorRecipe
 from pas_train.evaluation.module_training import (
@@ -20,18 +18,17 @@ from pas_train.evaluation.module_training import (
     fit_module,
     gathered,
     new_trainer,
-    once,
     quietly,
     shared_batch,
 )
-from pas_train.evaluation.protocol import Figures, Protocol, Subject
+from pas_train.evaluation.protocol import Figures, Subject
+from pas_train.evaluation.trained_protocol import TrainedProtocol
 
-NAMES = ("map", "map50", "map75")
 LAYER_DECAY = 0.7  # of ViTDet's base model
 
 
 @dataclass
-class Detection(Protocol):
+class Detection(TrainedProtocol):
     """Object detection: torchvision's Faster R-CNN with a feature pyramid, trained with the whole backbone.
 
     The defaults are those of mmdetection's Faster R-CNN, 12 epochs, and for vision transformers ViTDet's. The paper's
@@ -60,9 +57,9 @@ class Detection(Protocol):
         seeds: One training each; the figures are the mean.
     """
 
-    on_images: ClassVar[bool] = True
     of: ClassVar[Kind] = "boxes"
     key: ClassVar[str] = "detection"
+    main: ClassVar[tuple[str, str]] = ("map", "mAP")
 
     epochs: int = 12
     batch_size: int = 16
@@ -85,40 +82,24 @@ class Detection(Protocol):
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "short_side", "channels", "proposals", "samples"):
-            self._check(name, getattr(self, name) >= 1, "must be at least 1")
+            self.check(name, getattr(self, name) >= 1, "must be at least 1")
         for name in ("lr", "weight_decay", "warmup_steps"):
             value = getattr(self, name)
-            self._check(name, value is None or 0 <= value < math.inf, "must not be negative")
+            self.check(name, value is None or 0 <= value < math.inf, "must not be negative")
         for name in ("anchor_scale", "clip"):
             value = getattr(self, name)
-            self._check(name, value is None or 0 < value < math.inf, "must be above 0")
-        self._check("longest_side", self.longest_side >= self.short_side, f"must be at least {self.short_side}")
-        self._check("layer_decay", self.layer_decay is None or 0 < self.layer_decay <= 1, "must be above 0, at most 1")
-        self._check("drop_path", 0 <= self.drop_path < 1, "must be at least 0 and below 1")
-        self._check("frozen_stages", self.frozen_stages in (None, 0, 1, 2, 3, 4), "must be 0 to 4, or null")
-        distinct = len(set(self.seeds)) == len(self.seeds) > 0
-        self._check("seeds", distinct, "must be one or more different numbers")
-
-    def _check(self, name: str, right: bool, said: str) -> None:
-        if not right:
-            raise ValueError(f"evaluation.detection.{name} {said}, got {getattr(self, name)}")
-
-    def names(self) -> list[str]:
-        """One figure."""
-        return [self.key]
+            self.check(name, value is None or 0 < value < math.inf, "must be above 0")
+        self.check("longest_side", self.longest_side >= self.short_side, f"must be at least {self.short_side}")
+        self.check("layer_decay", self.layer_decay is None or 0 < self.layer_decay <= 1, "must be above 0, at most 1")
+        self.check("drop_path", 0 <= self.drop_path < 1, "must be at least 0 and below 1")
+        self.check("frozen_stages", self.frozen_stages in (None, 0, 1, 2, 3, 4), "must be 0 to 4, or null")
+        self.check_seeds()
 
     def judge(self, subject: Subject) -> dict[str, Figures]:
-        """`map`, `map50` and `map75` of the test images; nothing of raw pixels, which have no backbone.
-
-        All ranks must call it. What is finished is kept in the subject's folder, and not done again.
-        """
-        if subject.backbone is None:
-            return {}
-        require_pycocotools()
-        weights = identity(subject.backbone)
-        parts = [self._judge_seed(subject, self.recipe(subject, seed), weights) for seed in self.seeds]
-        told: Figures = {name: float(np.mean([part[name] for part in parts])) for name in NAMES}
-        return {self.key: told | ({"seeds": [part["map"] for part in parts]} if len(parts) > 1 else {})}
+        """`map`, `map50` and `map75` of the test images, once it is known that they can be counted."""
+        if subject.backbone is not None:
+            require_pycocotools()
+        return super().judge(subject)
 
     def recipe(self, subject: Subject, seed: int) -> DetectorRecipe:
         """What is done with this backbone: the settings, and what they leave open. Raises ValueError naming one."""
@@ -145,19 +126,14 @@ class Detection(Protocol):
         """Where it is, and how long. folder: of the checkpoints."""
         return Training(self.key, subject.trainer, folder, subject.progress, epochs=self.epochs, clip=self.clip)
 
-    def _judge_seed(self, subject: Subject, recipe: DetectorRecipe, weights: str) -> Figures:
-        settings = fingerprint(
-            [asdict(recipe), self.clip, weights, subject.train.fingerprint(), subject.test.fingerprint(),
-             list(subject.mean), list(subject.std), str(subject.trainer.get("precision"))]
-        )  # fmt: skip
-        kept = subject.folder / f"{self.key}-{settings}.json"
-        training = self.training(subject, kept.with_suffix("")).of_seed(recipe.seed, self.seeds)
+    def depends(self, subject: Subject) -> list[Any]:
+        """How the gradients are clipped, which the recipe does not hold."""
+        return [self.clip]
 
-        def work() -> Figures:
-            test = _boxed(subject.test)
-            return coco_map(test.boxes, find_boxes(subject, recipe, training), test.classes, test.crowds)
-
-        return once(training, kept, work, lambda told: f"mAP {100 * told['map']:.1f} %")
+    def found(self, subject: Subject, recipe: DetectorRecipe, training: Training) -> Figures:
+        """`map`, `map50` and `map75` of the test images."""
+        test = _boxed(subject.test)
+        return coco_map(test.boxes, find_boxes(subject, recipe, training), test.classes, test.crowds)
 
 
 def find_boxes(subject: Subject, recipe: DetectorRecipe, training: Training) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -10,25 +11,21 @@ from lightning.pytorch import Trainer
 from datamodules.annotated import Kind
 from datamodules.dense import MaskedImages
 from datamodules.dense_views import LONGEST, MaskedCrops, dense_loader, whole_loader
-from datamodules.files import fingerprint
-from pas_train.evaluation.candidates import identity
 from pas_train.evaluation.dense.segmenter import Segmenter, SegmenterRecipe
 from pas_train.evaluation.module_training import (
     Training,
     fit_module,
     gathered,
     new_trainer,
-    once,
     quietly,
     shared_batch,
 )
-from pas_train.evaluation.protocol import Figures, Protocol, Subject
-
-NAMES = ("miou", "macc", "accuracy")
+from pas_train.evaluation.protocol import Figures, Subject
+from pas_train.evaluation.trained_protocol import TrainedProtocol
 
 
 @dataclass
-class Segmentation(Protocol):
+class Segmentation(TrainedProtocol):
     """Semantic segmentation: transformers' UPerNet, trained with the whole backbone; test images are taken whole.
 
     The defaults are those of mmsegmentation's UPerNet, 80,000 steps on crops of 512 pixels.
@@ -50,9 +47,9 @@ class Segmentation(Protocol):
         seeds: One training each; the figures are the mean.
     """
 
-    on_images: ClassVar[bool] = True
     of: ClassVar[Kind] = "masks"
     key: ClassVar[str] = "segmentation"
+    main: ClassVar[tuple[str, str]] = ("miou", "mIoU")
 
     steps: int = 80_000
     batch_size: int = 16
@@ -71,38 +68,17 @@ class Segmentation(Protocol):
 
     def __post_init__(self) -> None:
         for name in ("steps", "channels"):
-            self._check(name, getattr(self, name) >= 1, "must be at least 1")
-        self._check("batch_size", self.batch_size >= 2, "must be at least 2, as the head has batch norms")
-        self._check("image_size", self.image_size >= 32, "must be at least 32")
+            self.check(name, getattr(self, name) >= 1, "must be at least 1")
+        self.check("batch_size", self.batch_size >= 2, "must be at least 2, as the head has batch norms")
+        self.check("image_size", self.image_size >= 32, "must be at least 32")
         for name in ("lr", "weight_decay", "warmup_steps"):
             value = getattr(self, name)
-            self._check(name, value is None or 0 <= value < math.inf, "must not be negative")
-        self._check("scale", 0 < self.scale[0] <= self.scale[1] < math.inf, "must be two numbers above 0 that rise")
-        self._check("category_max", 0 < self.category_max <= 1, "must be above 0 and at most 1")
+            self.check(name, value is None or 0 <= value < math.inf, "must not be negative")
+        self.check("scale", 0 < self.scale[0] <= self.scale[1] < math.inf, "must be two numbers above 0 that rise")
+        self.check("category_max", 0 < self.category_max <= 1, "must be above 0 and at most 1")
         for name in ("dropout", "drop_path"):
-            self._check(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
-        distinct = len(set(self.seeds)) == len(self.seeds) > 0
-        self._check("seeds", distinct, "must be one or more different numbers")
-
-    def _check(self, name: str, right: bool, said: str) -> None:
-        if not right:
-            raise ValueError(f"evaluation.{self.key}.{name} {said}, got {getattr(self, name)}")
-
-    def names(self) -> list[str]:
-        """One figure."""
-        return [self.key]
-
-    def judge(self, subject: Subject) -> dict[str, Figures]:
-        """`miou`, `macc` and `accuracy` of the test images; nothing of raw pixels, which have no backbone.
-
-        All ranks must call it. What is finished is kept in the subject's folder, and not done again.
-        """
-        if subject.backbone is None:
-            return {}
-        weights = identity(subject.backbone)
-        parts = [self._judge_seed(subject, self.recipe(subject, seed), weights) for seed in self.seeds]
-        told: Figures = {name: float(np.mean([part[name] for part in parts])) for name in NAMES}
-        return {self.key: told | ({"seeds": [part["miou"] for part in parts]} if len(parts) > 1 else {})}
+            self.check(name, 0 <= getattr(self, name) < 1, "must be at least 0 and below 1")
+        self.check_seeds()
 
     def recipe(self, subject: Subject, seed: int) -> SegmenterRecipe:
         """What is done with this backbone: the settings, and what they leave open."""
@@ -114,20 +90,13 @@ class Segmentation(Protocol):
         left = {name: value for name, value in usual.items() if settings[name] is None}
         return SegmenterRecipe(**{**settings, **left, "optimizer": optimizer, "seed": seed})
 
-    def _judge_seed(self, subject: Subject, recipe: SegmenterRecipe, weights: str) -> Figures:
-        settings = fingerprint(
-            [asdict(recipe), weights, subject.train.fingerprint(), subject.test.fingerprint(), list(subject.mean),
-             list(subject.std), str(subject.trainer.get("precision"))]
-        )  # fmt: skip
-        kept = subject.folder / f"{self.key}-{settings}.json"
-        training = Training(self.key, subject.trainer, kept.with_suffix(""), subject.progress, steps=recipe.steps)
-        training = training.of_seed(recipe.seed, self.seeds)
-        return once(
-            training,
-            kept,
-            lambda: figures(count_pixels(subject, recipe, training)),
-            lambda told: f"mIoU {100 * told['miou']:.1f} %",
-        )
+    def training(self, subject: Subject, folder: Path) -> Training:
+        """Where it is, and how long. folder: of the checkpoints."""
+        return Training(self.key, subject.trainer, folder, subject.progress, steps=self.steps)
+
+    def found(self, subject: Subject, recipe: SegmenterRecipe, training: Training) -> Figures:
+        """`miou`, `macc` and `accuracy` of the test images."""
+        return figures(count_pixels(subject, recipe, training))
 
 
 def count_pixels(subject: Subject, recipe: SegmenterRecipe, training: Training) -> np.ndarray:

@@ -19,7 +19,8 @@ from pas_train.backbones import build_backbone
 from pas_train.evaluation import module_training
 from pas_train.evaluation.finetune import Finetune, LinearImages
 from pas_train.evaluation.image_classifier import ImageClassifier, Recipe, drop_paths
-from pas_train.evaluation.image_training import train_classifier, training_of
+from pas_train.evaluation.image_training import train_classifier
+from pas_train.evaluation.module_training import Training
 from pas_train.evaluation.protocol import Subject
 
 RESNET = {"channels": (4, 4, 8, 8), "layers": (1, 1, 1, 1)}
@@ -62,7 +63,8 @@ def subject(sets: tuple[LabelledImages, LabelledImages], tmp_path: Path) -> Subj
 
 
 def train(subject: Subject, recipe: Recipe, folder: Path) -> tuple[Trainer, ImageClassifier]:
-    return train_classifier(subject, recipe, training_of(subject, recipe, folder))
+    training = Training(recipe.key, subject.trainer, folder, subject.progress, epochs=recipe.epochs, sharded=True)
+    return train_classifier(subject, recipe, training)
 
 
 def _none() -> Any:
