@@ -17,15 +17,10 @@ IGNORED = 255  # class of pixels that count nowhere
 
 
 @dataclass(frozen=True)
-class MaskedImages:
-    """source: image files by row; masks: a PNG of each, uint8 classes by pixel (IGNORED counts nowhere); classes."""
+class _ImageFiles:
+    """source: image files by row."""
 
     source: ImageFiles
-    masks: list[Path]
-    classes: list[str]
-
-    def __len__(self) -> int:
-        return len(self.masks)
 
     @property
     def paths(self) -> list[Path]:
@@ -36,6 +31,17 @@ class MaskedImages:
     def source_fingerprint(self) -> str:
         """Identity of the images alone."""
         return self.source.fingerprint()
+
+
+@dataclass(frozen=True)
+class MaskedImages(_ImageFiles):
+    """source: image files by row; masks: a PNG of each, uint8 classes by pixel (IGNORED counts nowhere); classes."""
+
+    masks: list[Path]
+    classes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.masks)
 
     def fingerprint(self) -> str:
         """Identity of images, masks and classes."""
@@ -74,7 +80,7 @@ class MaskedImages:
 
 
 @dataclass(frozen=True)
-class BoxedImages:
+class BoxedImages(_ImageFiles):
     """Image files with boxes.
 
     source: image files by row. boxes: float32 [K, 5] each, x1, y1, x2, y2 in pixels of the upright image and the place
@@ -83,7 +89,6 @@ class BoxedImages:
     annotator saw them, until boxes are placed (`annotated.sound`).
     """
 
-    source: ImageFiles
     boxes: list[np.ndarray]
     classes: list[str]
     crowds: list[np.ndarray] | None = None
@@ -91,16 +96,6 @@ class BoxedImages:
 
     def __len__(self) -> int:
         return len(self.boxes)
-
-    @property
-    def paths(self) -> list[Path]:
-        """The image files."""
-        return self.source.paths
-
-    @cached_property
-    def source_fingerprint(self) -> str:
-        """Identity of the images alone."""
-        return self.source.fingerprint()
 
     def fingerprint(self) -> str:
         """Identity of images, boxes and classes."""

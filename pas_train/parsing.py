@@ -242,6 +242,15 @@ class Parser(ShortErrors, ArgumentParser):
     """The parser of the commands that Lightning does not stand behind."""
 
 
+class PlainParser(argparse.ArgumentParser):
+    """The parser of the commands that read no yaml."""
+
+    def error(self, message: str) -> Any:
+        """Prints one paragraph, without the usage, and ends with status 2."""
+        print(short_error(message), file=sys.stderr)
+        sys.exit(2)
+
+
 def section_parser(description: str) -> Parser:
     """A parser of the yaml that all commands share; a command adds the sections that it reads."""
     parser = Parser(description=description, parser_mode="omegaconf", prog="pas_train", allow_abbrev=False)

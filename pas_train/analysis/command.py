@@ -2,11 +2,10 @@
 
 import argparse
 import importlib.util
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pas_train.parsing import short_error
+from pas_train.parsing import PlainParser
 
 OUT = "runs/analysis"
 
@@ -58,16 +57,9 @@ ARGUMENTS: list[tuple[tuple[str, ...], str, dict[str, Any]]] = [
 ]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        """One paragraph, without the usage."""
-        print(short_error(message), file=sys.stderr)
-        sys.exit(2)
-
-
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
-    made = _Parser(
+    made = PlainParser(
         prog="python -m pas_train analyse",
         allow_abbrev=False,
         description="Says what data sets hold, side by side: sizes, sources, concepts and their balance, density maps "

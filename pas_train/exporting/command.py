@@ -11,7 +11,7 @@ from typing import Any
 
 from pas_train.errors import message_of, paragraph, plainly
 from pas_train.exporting.registry import TARGETS
-from pas_train.parsing import short_error
+from pas_train.parsing import PlainParser
 
 OUT = "exports"
 ARGUMENTS: list[tuple[str, str, dict[str, Any]]] = [
@@ -46,16 +46,9 @@ ARGUMENTS: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        """One paragraph, without the usage."""
-        print(short_error(message), file=sys.stderr)
-        sys.exit(2)
-
-
 def parser() -> argparse.ArgumentParser:
     """Of the command line."""
-    made = _Parser(
+    made = PlainParser(
         prog="python -m pas_train export",
         allow_abbrev=False,
         description="Writes the backbone of a checkpoint, the query encoder without its heads, in the formats of other "
