@@ -3,7 +3,7 @@
 import io
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from datamodules.annotated import Annotated, Kind, kind_of
-from datamodules.dense import BoxedImages, MaskedImages
 from datamodules.files import fingerprint, read_json, write_json
 from datamodules.labelled import LabelledImages
 from datamodules.ordered_batches import spare_cores
@@ -23,6 +22,7 @@ from pas_train.evaluation.evaluation import Evaluation
 from pas_train.evaluation.evaluation_set import HAVE, JUDGED_BY, REMEDIES
 from pas_train.evaluation.feature_cache import StoredFeatures, extract, slug, stored
 from pas_train.evaluation.features import Transform
+from pas_train.evaluation.portable import portable_identity
 from pas_train.evaluation.protocol import Features, Figures, Protocol, Subject
 from pas_train.ranks import Meeting
 
@@ -83,7 +83,8 @@ class Judging:
         kind = kind_of(train)
         own = [protocol for protocol in protocols if protocol.of == kind]
         return {
-            "train": told(train), "test": told(test), "train_images": len(train), "test_images": len(test),
+            "train": portable_identity(train), "test": portable_identity(test),
+            "train_images": len(train), "test_images": len(test),
             "classes": len(train.classes), "image_size": self.side if kind == "labels" else None,
             "precision": self.evaluation.precision if kind == "labels" else None,
             "figures": {name: settings for one in own for name, settings in one.described().items()},
@@ -262,34 +263,4 @@ def _known(place: Path) -> Any:
     try:
         return read_json(place / FIGURES)
     except ValueError:
-        return None
-
-
-def told(images: Annotated) -> str:
-    """Identity of images that two machines agree on: names below their common folder, sizes, what is known, classes.
-
-    What is known are labels, the files of masks, or boxes. Of images that are no files it is the source's own.
-    """
-    if not images.paths:
-        return images.fingerprint()
-    if isinstance(images, MaskedImages):
-        known: Any = _files(images.masks)
-    elif isinstance(images, BoxedImages):
-        known = [[boxes.tolist() for boxes in each] for each in (images.boxes, images.crowds or [])]
-    else:
-        known = images.labels.tolist()
-    return fingerprint([_files(images.paths), known, images.classes])
-
-
-def _files(paths: Sequence[Path]) -> list[list[Any]]:
-    """Names below their common folder, and sizes."""
-    whole = [os.path.abspath(path) for path in paths]
-    above = os.path.commonpath([os.path.dirname(path) for path in whole])
-    return [[os.path.relpath(path, above), _size(path)] for path in whole]
-
-
-def _size(path: str) -> int | None:
-    try:
-        return os.stat(path).st_size
-    except OSError:  # who reads it will say so
         return None

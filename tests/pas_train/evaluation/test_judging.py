@@ -19,8 +19,9 @@ from datamodules.labelled import read_labelled
 from pas_train.evaluation.candidates import Candidate
 from pas_train.evaluation.evaluation import Evaluation
 from pas_train.evaluation.evaluation_set import EvaluationSet
-from pas_train.evaluation.judging import Judged, Judging, told
+from pas_train.evaluation.judging import Judged, Judging
 from pas_train.evaluation.knn import Knn
+from pas_train.evaluation.portable import portable_identity
 from pas_train.evaluation.protocol import Figures, Protocol, Subject
 from tests.pas_train.evaluation.dense_sets import save_boxed, save_masked
 
@@ -230,9 +231,9 @@ def test_told__is_the_same_for_a_copy_elsewhere(tmp_path: Path) -> None:
     save(tmp_path / "one"), save(tmp_path / "two")
     one, two = (read_labelled(tmp_path / name / "train") for name in ("one", "two"))
     os.utime(two.paths[0], (0, 0))
-    assert told(one) == told(two) and one.fingerprint() != two.fingerprint()
+    assert portable_identity(one) == portable_identity(two) and one.fingerprint() != two.fingerprint()
     two.paths[0].write_bytes(two.paths[0].read_bytes() + b"\0")
-    assert told(one) != told(read_labelled(tmp_path / "two" / "train"))
+    assert portable_identity(one) != portable_identity(read_labelled(tmp_path / "two" / "train"))
 
 
 def test_told__of_masks_and_boxes_sees_what_changed_not_where_it_lies(tmp_path: Path) -> None:
@@ -241,13 +242,17 @@ def test_told__of_masks_and_boxes_sees_what_changed_not_where_it_lies(tmp_path: 
         item = (save_boxed if boxes else save_masked)(folder) if not folder.exists() else None
         return item.read_test(folder) if item else read_annotated(f"{folder}/test.csv", "key")
 
-    assert told(known("one", False)) == told(known("two", False)) != told(known("boxes", True))
+    assert (
+        portable_identity(known("one", False))
+        == portable_identity(known("two", False))
+        != portable_identity(known("boxes", True))
+    )
     Image.fromarray(np.eye(24, dtype=np.uint8)).save(tmp_path / "two" / "4-mask.png")
-    assert told(known("one", False)) != told(known("two", False))
+    assert portable_identity(known("one", False)) != portable_identity(known("two", False))
     boxed, other = (save_boxed(tmp_path / name).read_test(tmp_path) for name in ("b", "c"))
-    assert isinstance(other, BoxedImages) and told(boxed) == told(other)
-    assert told(boxed) != told(replace(other, boxes=[other.boxes[0] + 1, other.boxes[1]]))
-    assert told(boxed) != told(replace(other, crowds=other.boxes))
+    assert isinstance(other, BoxedImages) and portable_identity(boxed) == portable_identity(other)
+    assert portable_identity(boxed) != portable_identity(replace(other, boxes=[other.boxes[0] + 1, other.boxes[1]]))
+    assert portable_identity(boxed) != portable_identity(replace(other, crowds=other.boxes))
 
 
 def test_judging__each_set_by_the_protocols_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
