@@ -92,6 +92,8 @@ def find_file(text: str, key: str) -> Path:
             " Weights are a file (official MoCo v3, a .ckpt of a training, torchvision, timm), a folder that "
             "transformers saved, timm, timm:TAG or hf:NAME; null starts from random ones"
         )
+    elif where is None:
+        hint = " Checkpoints lie in WORKSPACE/training/RUN/checkpoints"
     raise FileNotFoundError(f"{key}: {text} does not exist.{hint}")
 
 
