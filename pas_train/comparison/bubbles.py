@@ -44,6 +44,8 @@ def accuracy_over_size(tables: Sequence[Table], rows: Sequence[Row]) -> Chart | 
 
     A panel for each protocol and recipe. None where no row has both a size and an accuracy.
     """
+    from matplotlib.ticker import MaxNLocator
+
     panels = _panels(tables, rows)
     if not panels:
         return None
@@ -64,6 +66,7 @@ def accuracy_over_size(tables: Sequence[Table], rows: Sequence[Row]) -> Chart | 
                 axis.set_xlabel("images in the pretraining set")
             axis.set_title("\n".join(word for word in (table.name, recipe) if word))
             axis.set_ylabel(f"{table.columns[0].title or METRICS[table.metric]}, %")
+            axis.yaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))  # numbers that leave the label room
         _legend(figure, sets, drawn, areas)
         if numbers:
             _numbered(figure, numbers, {short[id(row)]: colours[row.name] for row in drawn})
