@@ -12,8 +12,8 @@ from datamodules.files import NO_ROOM
 from pas_train.exporting.card import card
 from pas_train.exporting.registry import target
 from pas_train.exporting.source import Source
-from pas_train.exporting.target import Target
-from pas_train.exporting.verifying import Verified, has_names, missing, verify, write_proof
+from pas_train.exporting.target import NamedTarget, Target
+from pas_train.exporting.verifying import Verified, missing, verify, write_proof
 
 
 def export(source: Source, target_name: str, output: Path, python: str | None = None) -> Verified:
@@ -44,7 +44,7 @@ def check(made: Target, source: Source, output: Path, python: str | None = None)
         raise ValueError(f"--to {made.name} needs {' and '.join(absent)}: {made.install}")
     if python is not None and shutil.which(python) is None:
         raise ValueError(f"--python: {python} is no program; give the path of a Python, such as ENV/bin/python")
-    if python is None and not made.installed() and not has_names(made):
+    if python is None and not made.installed() and not isinstance(made, NamedTarget):
         raise ValueError(missing(made))
 
 

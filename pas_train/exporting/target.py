@@ -47,20 +47,22 @@ class Target(ABC):
         """Whether the library that loads the files is here."""
         return self.library is None or find_spec(self.library) is not None
 
-    # Of targets whose library may be missing: verification by the recorded names.
-
     def features(self, source: Source) -> tuple[str, ...]:
         """Which of `Source.outputs` load.py gives."""
         return ("embedding", "map")
 
+
+class NamedTarget(Target):
+    """A target whose library may be missing: it knows the names that were recorded from the library."""
+
+    @abstractmethod
     def recorded(self, source: Source) -> dict[str, tuple[int, ...]]:
         """Names and shapes that the library's own model has, as recorded from it."""
-        raise NotImplementedError(f"{self.title} verifies by its library alone")
 
+    @abstractmethod
     def read(self, folder: Path) -> Mapping[str, Tensor]:
         """The tensors of the written file by the library's names."""
-        raise NotImplementedError(f"{self.title} verifies by its library alone")
 
+    @abstractmethod
     def restore(self, tensors: Mapping[str, Tensor], source: Source) -> dict[str, Tensor]:
         """The written tensors under timm's names: the way back, by the recorded map rather than by `write`'s."""
-        raise NotImplementedError(f"{self.title} verifies by its library alone")

@@ -17,7 +17,7 @@ from torch import Tensor
 from pas_train.exporting.detectron2_configs import lazy_config, stages_of, yaml_settings
 from pas_train.exporting.source import Source
 from pas_train.exporting.structure import refuse, resnet_extras, vit_extras
-from pas_train.exporting.target import Target
+from pas_train.exporting.target import NamedTarget
 
 WEIGHTS, CONFIG, YAML = "model.pkl", "backbone.py", "config.yaml"
 NORM = ("weight", "bias", "running_mean", "running_var")
@@ -45,7 +45,7 @@ def renamed(name: str) -> str | None:
     return f"{f'res{int(stage) + 1}.{block}' if stage else 'stem'}.{_PARTS[part]}.{end}"
 
 
-class Detectron2(Target):
+class Detectron2(NamedTarget):
     """ResNets by stem, res2 to res5; vision transformers as ViTDet's."""
 
     name: ClassVar[str] = "detectron2"

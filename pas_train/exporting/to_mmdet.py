@@ -9,12 +9,12 @@ from pas_train.exporting import openmmlab
 from pas_train.exporting.openmmlab import Residual
 from pas_train.exporting.openmmlab_configs import CONFIG, DETECTION, backbone_text, detection_text
 from pas_train.exporting.source import Source
-from pas_train.exporting.target import Target
+from pas_train.exporting.target import NamedTarget
 
 PARTS: dict[str, str] = {}  # its names are timm's
 
 
-class MMDet(Target):
+class MMDet(NamedTarget):
     """backbone.pth, backbone.py, and cascade_rcnn_oktoberfest.py, which trains Cascade R-CNN on them."""
 
     name = "mmdet"

@@ -9,7 +9,7 @@ from pas_train.exporting import openmmlab
 from pas_train.exporting.openmmlab import Transformer
 from pas_train.exporting.openmmlab_configs import CONFIG, backbone_text
 from pas_train.exporting.source import Source
-from pas_train.exporting.target import Target
+from pas_train.exporting.target import NamedTarget
 
 PREFIX = "backbone."  # as in the checkpoint of a whole classifier, which its API loads too
 PARTS = {
@@ -22,7 +22,7 @@ PARTS = {
 }
 
 
-class MMPretrain(Target):
+class MMPretrain(NamedTarget):
     """backbone.pth and backbone.py, whose `backbone` is for a model of MMPretrain or, by its full name, of others."""
 
     name = "mmpretrain"

@@ -9,7 +9,7 @@ from pas_train.exporting import openmmlab
 from pas_train.exporting.openmmlab import Transformer
 from pas_train.exporting.openmmlab_configs import CONFIG, LEVELS, SEGMENTATION, backbone_text, segmentation_text
 from pas_train.exporting.source import Source
-from pas_train.exporting.target import Target
+from pas_train.exporting.target import NamedTarget
 
 PARTS = {
     "patch_embed.proj.": "patch_embed.projection.",
@@ -23,7 +23,7 @@ PARTS = {
 }
 
 
-class MMSeg(Target):
+class MMSeg(NamedTarget):
     """backbone.pth, backbone.py, and upernet_foodseg103.py, which trains UPerNet on them."""
 
     name = "mmseg"

@@ -21,7 +21,7 @@ from torch import Tensor
 from pas_train.exporting import loaders
 from pas_train.exporting.metadata import of_backbone
 from pas_train.exporting.source import Source
-from pas_train.exporting.target import Target
+from pas_train.exporting.target import NamedTarget, Target
 from pas_train.weight_layouts import some
 
 IMAGES = 8
@@ -95,7 +95,7 @@ def verify(target: Target, source: Source, folder: Path, python: str | None = No
     """
     if not (folder / FILE).exists():
         write_proof(target, source, folder)
-    named = None if not has_names(target) else by_names(target, source, folder)
+    named = by_names(target, source, folder) if isinstance(target, NamedTarget) else None
     if python is not None:
         return by_python(target, folder, python)
     if target.installed():
@@ -103,11 +103,6 @@ def verify(target: Target, source: Source, folder: Path, python: str | None = No
     if named is None:
         raise ValueError(missing(target))
     return named
-
-
-def has_names(target: Target) -> bool:
-    """Whether a target knows the names of its library without it."""
-    return type(target).recorded is not Target.recorded
 
 
 def missing(target: Target) -> str:
@@ -148,7 +143,7 @@ def by_python(target: Target, folder: Path, python: str) -> Verified:
     return _judged(target, told, by[1])
 
 
-def by_names(target: Target, source: Source, folder: Path) -> Verified:
+def by_names(target: NamedTarget, source: Source, folder: Path) -> Verified:
     """Names, shapes and values of the written file against those of the library, and features of what comes back."""
     try:
         written, recorded = dict(target.read(folder)), dict(target.recorded(source))

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from pas_train.exporting.export import export
 from pas_train.exporting.source import Source
+from pas_train.exporting.target import NamedTarget
 from pas_train.exporting.to_plain import Plain
 from pas_train.exporting.to_timm import Timm, _crop
 from tests.pas_train.exporting.small_sources import resnet, source, vit
 
 
-class Named(Plain):
+class Named(Plain, NamedTarget):
     """A format of other names, whose library is missing here."""
 
     name, title, library, install = "plain", "Named", "no_such_library", "pip install no_such_library"
